@@ -1,0 +1,129 @@
+"""Images' probabilities in, findings out: the rule of the bundle, and when to say `undetermined`. Pure.
+
+A study's probability is the arithmetic mean of its images'; abnormal when greater than the threshold (MURA's rule).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+FindingValue = Literal["normal", "abnormal", "undetermined"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """What the analysis says of one instance.
+
+    Attributes:
+        status: `analysed`; `failed` (eligible, but could not be read).
+        abnormal_probability: 0 to 1, None unless analysed.
+        member_probabilities: one for each network of the ensemble, 0 to 1.
+        reason: why it failed, for a person.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    status: Literal["analysed", "failed"]
+    abnormal_probability: float | None = None
+    member_probabilities: tuple[float, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model spoke, as records and reports name it, and what it may claim.
+
+    Attributes:
+        bundle_hash: SHA-256 of the weights, hex.
+        trained: false: every finding is `undetermined`.
+        calibrated: whether its probabilities may be called so in a report.
+        requires_quality_control_subject: findings only for phantoms (QualityControlSubject YES).
+    """
+
+    name: str
+    version: str
+    bundle_hash: str
+    trained: bool
+    calibrated: bool
+    requires_quality_control_subject: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result for one body part and side of a study.
+
+    Attributes:
+        body_part: one of the seven, or None where sources of one rank disagree (then `undetermined`).
+        laterality: `L`, `R`, `B` or None.
+        abnormal_probability: mean over the analysed images; None where no claim may be made.
+        image_count: eligible images of the group; `images` holds one outcome for each.
+        reason: in words, why it is undetermined or partial.
+    """
+
+    body_part: str | None
+    laterality: str | None
+    finding: FindingValue
+    abnormal_probability: float | None
+    threshold: float
+    images: tuple[ImageOutcome, ...]
+    reason: str | None = None
+
+    @property
+    def image_count(self) -> int:
+        """Eligible images of the group."""
+        return len(self.images)
+
+    @property
+    def images_analysed(self) -> int:
+        """Images that got a probability."""
+        return sum(image.status == "analysed" for image in self.images)
+
+
+def decide(
+    body_part: str | None,
+    laterality: str | None,
+    images: Sequence[ImageOutcome],
+    threshold: float,
+    model: ModelIdentity,
+    *,
+    quality_control_subject: bool,
+    calibrate: Callable[[float], float] = lambda mean: mean,
+    reason: str | None = None,
+) -> Finding:
+    """The finding of one group.
+
+    Args:
+        body_part: the group's part; None together with *reason* when its header sources disagree.
+        laterality: the group's side.
+        images: one outcome for each eligible image, at least one.
+        threshold: abnormal when the mean is greater.
+        model: what the model may claim.
+        quality_control_subject: whether every image of the group is of a phantom.
+        calibrate: the bundle's calibration of the mean.
+        reason: a reason known beforehand for which no claim may be made.
+    """
+    analysed = [image.abnormal_probability for image in images if image.abnormal_probability is not None]
+    mean = calibrate(sum(analysed) / len(analysed)) if analysed else None
+
+    def finding(value: FindingValue, probability: float | None, *reasons: str | None) -> Finding:
+        text = "; ".join(part for part in reasons if part) or None
+        return Finding(body_part, laterality, value, probability, threshold, tuple(images), text)
+
+    partial = None
+    if len(analysed) < len(images):
+        why = next((image.reason for image in images if image.reason), None)
+        partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why else "")
+    if body_part is None or reason:
+        return finding("undetermined", None, reason, partial)
+    if not model.trained:
+        return finding("undetermined", None, "the model is not trained", partial)
+    if model.requires_quality_control_subject and not quality_control_subject:
+        return finding(
+            "undetermined", None, "the model is for phantoms only (QualityControlSubject is not YES)", partial
+        )
+    if mean is None:
+        return finding("undetermined", None, partial)
+    if mean > threshold:
+        return finding("abnormal", mean, partial)
+    # "No abnormality" may be said only of a group that was seen whole.
+    return finding("undetermined" if partial else "normal", mean, partial)

@@ -1,0 +1,252 @@
+"""The analysis station: complete studies in, findings and reports recorded. Never decodes; the analysis process does.
+
+The only place that parks a study: whatever goes wrong with one becomes its reason, and the others go on.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from pacs_agent.analyse.bundle import Bundle
+from pacs_agent.analyse.finding import Finding, ImageOutcome, decide
+from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
+from pacs_agent.errors import WorkerDiedError
+from pacs_agent.record.analysing import (
+    Claim,
+    ClaimedInstance,
+    FindingRow,
+    InstanceResult,
+    InstanceStatus,
+    ReportRow,
+    claim_studies,
+    fail_study,
+    record_analysis,
+    release_claims,
+    worker_died,
+)
+from pacs_agent.record.store import Store
+from pacs_agent.study.bodypart import BodyPartMapping
+from pacs_agent.study.eligibility import Eligibility
+from pacs_agent.study.instance import Instance
+
+log = structlog.get_logger()
+
+STAGE = "analysis"  # its name for `pause` and `resume`
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An eligible image with what the header says of its part."""
+
+    instance: ClaimedInstance
+    mapping: BodyPartMapping
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done for one study, from its headers alone."""
+
+    claim: Claim
+    results: list[InstanceResult] = field(default_factory=list)  # of what is not analysed
+    groups: dict[tuple[str | None, str | None], list[_Image]] = field(default_factory=dict)
+    contradictions: dict[str | None, list[_Image]] = field(default_factory=dict)  # sides, by part
+
+    @property
+    def images(self) -> list[_Image]:
+        """What goes to the analysis process."""
+        return [image for (part, _), images in self.groups.items() if part for image in images]
+
+
+class AnalysisStation:
+    """Works through complete studies until told to stop.
+
+    Args:
+        store: the record.
+        data_dir: what the instances' paths are relative to.
+        bundle: the model.
+        process: the analysis process that runs it.
+        assess: header facts to eligibility.
+        map_body_part: header facts to part and side.
+        make_reports: claim and findings to objects, their bytes safe on disk.
+        batch_studies: studies claimed at a time.
+        lease_s: how long a claim holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        data_dir: Path,
+        bundle: Bundle,
+        process: AnalysisProcess,
+        assess: Callable[[Instance], Eligibility],
+        map_body_part: Callable[[Instance], BodyPartMapping],
+        make_reports: Callable[[Claim, Sequence[Finding]], list[ReportRow]],
+        batch_studies: int,
+        lease_s: float,
+    ) -> None:
+        self._store = store
+        self._data_dir = data_dir
+        self._bundle = bundle
+        self._process = process
+        self._assess = assess
+        self._map_body_part = map_body_part
+        self._make_reports = make_reports
+        self._batch_studies = batch_studies
+        self._lease_s = lease_s
+
+    def run(self, stop: threading.Event, idle_s: float = 0.2) -> None:
+        """Work until *stop*; the thread that calls this owns the analysis process."""
+        while not stop.is_set():
+            if STAGE in self._store.paused() or not self.work_once(stop):
+                stop.wait(idle_s)
+
+    def work_once(self, stop: threading.Event) -> int:
+        """Claim, analyse and record one batch; returns how many studies it held."""
+        claims = claim_studies(self._store, self._batch_studies, self._lease_s)
+        if not claims:
+            return 0
+        plans = [self._plan(claim) for claim in claims]
+        requests = [
+            ImageRequest(str(image.instance.instance_id), self._path(image.instance), image.mapping.body_part)
+            for plan in plans
+            for image in plan.images
+        ]
+        try:
+            answers = self._process.analyse(requests) if requests else []
+        except WorkerDiedError as error:
+            self._after_death(claims, str(error), stop)
+            return len(claims)
+        by_key = {answer.key: answer for answer in answers}
+        for plan in plans:
+            self._conclude(plan, by_key)
+        return len(claims)
+
+    def _after_death(self, claims: Sequence[Claim], reason: str, stop: threading.Event) -> None:
+        if stop.is_set():  # our own doing
+            release_claims(self._store, claims)
+            return
+        log.error("analysis process died", reason=reason, studies=len(claims))
+        for claim in worker_died(self._store, claims, reason):
+            fail_study(self._store, claim, f"the analysis process died twice on this study alone: {reason}")
+
+    def _path(self, instance: ClaimedInstance) -> Path:
+        # A file that is gone is for the reader to report, as any other that cannot be read.
+        return self._data_dir / (instance.path or "missing")
+
+    def _plan(self, claim: Claim) -> _Plan:
+        plan = _Plan(claim)
+        for instance in claim.instances:
+            eligibility = self._assess(instance.facts)
+            if not eligibility.is_eligible:
+                status: InstanceStatus = "ignored" if eligibility.status == "ignored" else "unsupported"
+                plan.results.append(InstanceResult(instance.instance_id, status, eligibility.reason))
+                continue
+            mapping = self._map_body_part(instance.facts)
+            image = _Image(instance, mapping)
+            if mapping.conflict == "side":
+                plan.contradictions.setdefault(mapping.body_part, []).append(image)
+            elif mapping.body_part or mapping.conflict == "part":
+                plan.groups.setdefault((mapping.body_part, mapping.laterality), []).append(image)
+            if mapping.conflict or not mapping.body_part:
+                plan.results.append(_result(image, "unsupported", mapping.reason))
+        return plan
+
+    def _conclude(self, plan: _Plan, answers: dict[str, ImageAnswer]) -> None:
+        claim = plan.claim
+        with structlog.contextvars.bound_contextvars(study_instance_uid=claim.study_instance_uid):
+            try:
+                findings = [self._finding(key, images, answers) for key, images in plan.groups.items()]
+                reports = self._make_reports(claim, findings) if findings else []
+                record_analysis(
+                    self._store,
+                    claim,
+                    model=(self._bundle.manifest.name, self._bundle.manifest.version, self._bundle.identity.bundle_hash)
+                    if findings
+                    else None,
+                    images=[*plan.results, *(_answered(image, answers) for image in plan.images)],
+                    findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
+                    reports=reports,
+                )
+            except Exception as error:
+                log.exception("study failed")
+                fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
+                return
+            log.info("study analysed", revision=claim.revision, findings=len(findings))
+
+    def _finding(
+        self, key: tuple[str | None, str | None], images: Sequence[_Image], answers: dict[str, ImageAnswer]
+    ) -> Finding:
+        body_part, laterality = key
+        calibration = self._bundle.manifest.calibration
+        return decide(
+            body_part,
+            laterality,
+            [_outcome(image, answers) for image in images],
+            self._bundle.threshold(body_part),
+            self._bundle.identity,
+            quality_control_subject=all(image.instance.facts.quality_control_subject == "YES" for image in images),
+            calibrate=calibration.apply if calibration else lambda mean: mean,
+            reason=None if body_part else images[0].mapping.reason,
+        )
+
+
+def _result(
+    image: _Image, status: InstanceStatus, reason: str | None, answer: ImageAnswer | None = None
+) -> InstanceResult:
+    mapping = image.mapping
+    return InstanceResult(
+        image.instance.instance_id,
+        status,
+        reason,
+        mapping.body_part,
+        mapping.body_part_source,
+        mapping.laterality,
+        mapping.laterality_source,
+        answer.abnormal_probability if answer else None,
+        answer.member_probabilities if answer else (),
+    )
+
+
+def _answered(image: _Image, answers: dict[str, ImageAnswer]) -> InstanceResult:
+    answer = answers[str(image.instance.instance_id)]
+    return _result(image, "failed" if answer.abnormal_probability is None else "analysed", answer.reason, answer)
+
+
+def _outcome(image: _Image, answers: dict[str, ImageAnswer]) -> ImageOutcome:
+    facts = image.instance.facts
+    answer = answers.get(str(image.instance.instance_id))
+    if answer is None:  # its part is in doubt; no network has seen it
+        return ImageOutcome(facts.sop_instance_uid, facts.series_instance_uid, "failed", reason=image.mapping.reason)
+    return ImageOutcome(
+        facts.sop_instance_uid,
+        facts.series_instance_uid,
+        "failed" if answer.abnormal_probability is None else "analysed",
+        answer.abnormal_probability,
+        answer.member_probabilities,
+        answer.reason,
+    )
+
+
+def _finding_row(finding: Finding) -> FindingRow:
+    return FindingRow(
+        finding.body_part, finding.laterality, "analysed", finding.finding, finding.abnormal_probability,
+        finding.threshold, finding.image_count, finding.images_analysed, finding.reason,
+    )  # fmt: skip
+
+
+def _unsupported_rows(plan: _Plan) -> list[FindingRow]:
+    """A row for each part whose sides contradict; else, where nothing was found to analyse, one with the reason."""
+    rows = [
+        FindingRow(part, None, "unsupported", None, None, None, len(images), 0, images[0].mapping.reason)
+        for part, images in plan.contradictions.items()
+    ]
+    if not rows and not plan.groups:
+        # An image without a part says more than a report that was ignored.
+        reasons = sorted(plan.results, key=lambda result: result.status == "ignored")
+        reason = reasons[0].reason if reasons else "no instance"
+        rows.append(FindingRow(None, None, "unsupported", None, None, None, 0, 0, reason))
+    return rows

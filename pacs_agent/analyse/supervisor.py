@@ -1,0 +1,276 @@
+"""The analysis process seen from outside: started, asked, killed when it hangs, started again when it died.
+
+Enters: paths of images and their body parts. Leaves: an answer for each, or `WorkerDiedError`. Never imports torch,
+never decodes, never pickles: messages are JSON over a socket pair (their form is in worker.py).
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Lock
+from typing import Any, NoReturn
+
+from pacs_agent.analyse.bundle import Bundle
+from pacs_agent.errors import BundleError, WorkerDiedError
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+EXIT_SECONDS = 10  # for a process that closed its pipe, or was killed, to be gone
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """An image to analyse.
+
+    Attributes:
+        key: comes back in the answer.
+        path: DICOM Part 10, PNG or JPEG.
+        body_part: one of the seven; None: not known, the ensemble's default weights are used.
+    """
+
+    key: str
+    path: Path
+    body_part: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAnswer:
+    """What the analysis process says of an image.
+
+    Attributes:
+        abnormal_probability: 0 to 1; None where it could not be read.
+        member_probabilities: one for each network of the ensemble; empty where it could not be read.
+        reason: why it could not be read, for a person.
+    """
+
+    key: str
+    abnormal_probability: float | None
+    member_probabilities: tuple[float, ...]
+    reason: str | None
+
+
+class AnalysisProcess:
+    """A supervised analysis process.
+
+    The kernel kills the process when the *thread* that started it ends (PDEATHSIG is of the thread, prctl(2)): the one
+    that called `start`, or the `analyse` that found it dead. So one thread should call both and live as long as the
+    process is wanted. `stop` may be called from any thread.
+
+    Args:
+        bundle: checked; the process refuses weights with another hash.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        batch_images: images that go through the network at a time.
+        max_pixels: rows × columns allowed of one image.
+        memory_limit_mb: of the process, beyond which an image or the process fails.
+        timeout_s: for a start, and for the answer to one request.
+        module: what is run in its place; tests have modules that misbehave.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str,
+        batch_images: int,
+        max_pixels: int,
+        memory_limit_mb: int,
+        timeout_s: float,
+        module: str = "pacs_agent.analyse.worker",
+    ) -> None:
+        self._configuration = {
+            "bundle": str(bundle.path),
+            "weights_sha256": bundle.manifest.weights_sha256,
+            "device": device,
+            "batch_images": batch_images,
+            "max_pixels": max_pixels,
+            "memory_limit_mb": memory_limit_mb,
+        }
+        self._timeout_s = timeout_s
+        self._module = module
+        self._conversation = Lock()  # one request at a time
+        self._life = Lock()  # guards the three below; never held while waiting for an answer
+        self._process: subprocess.Popen[bytes] | None = None
+        self._device: str | None = None
+        self._stopped = False
+        self._pipe: Connection | None = None  # only ever used inside a conversation
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none alive."""
+        with self._life:
+            alive = self._process is not None and self._process.poll() is None
+            return self._process.pid if alive and self._process else None
+
+    @property
+    def device(self) -> str | None:
+        """The device that the process chose (`cpu`, `cuda:0`); None before it was ready once."""
+        return self._device
+
+    def start(self) -> None:
+        """Start the process unless it is alive, and wait until it is ready. Undoes `stop`.
+
+        Raises:
+            BundleError: it says that the bundle or the device cannot be used.
+            WorkerDiedError: it died or was silent for *timeout_s*.
+        """
+        with self._conversation:
+            with self._life:
+                self._stopped = False
+            self._ensure()
+
+    def analyse(self, images: Sequence[ImageRequest]) -> list[ImageAnswer]:
+        """Have images analysed in one batch; a process that died before is started again.
+
+        Returns:
+            One answer for each image, in their order.
+
+        Raises:
+            WorkerDiedError: it died, was stopped, was silent for *timeout_s* or answered nonsense; nothing is known of
+                these images then. It is gone, and the next call starts another.
+            BundleError: it had to be started again, and the bundle or the device can no longer be used.
+        """
+        if not images:
+            return []
+        with self._conversation:
+            pipe = self._ensure()
+            request = [{"key": image.key, "path": str(image.path), "body_part": image.body_part} for image in images]
+            answer = self._exchange(pipe, {"images": request})
+            try:
+                return _read_answers(answer, images)
+            except (KeyError, TypeError, ValueError):
+                self._fail("gave an answer that cannot be understood")
+
+    def stop(self) -> None:
+        """Kill the process: an `analyse` that waits raises, and so do later ones until `start`."""
+        with self._life:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+                with suppress(subprocess.TimeoutExpired):  # a driver may hold it; it is dead to us
+                    self._process.wait(EXIT_SECONDS)
+
+    def _ensure(self) -> Connection:
+        """The pipe to a process that is alive and ready."""
+        if self._pipe is not None and self.pid is not None:
+            return self._pipe
+        self._close_pipe()
+        pipe = self._spawn()
+        answer = self._exchange(pipe, {**self._configuration, "parent_pid": os.getpid()})
+        if "error" in answer:
+            self._end()
+            raise BundleError(str(answer["error"]))
+        if answer.get("ready") is not True:
+            self._fail("gave an answer that cannot be understood")
+        self._device = str(answer["device"])
+        return pipe
+
+    def _spawn(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A process that is stopped in the middle of a message must not hold us either.
+            timeout = struct.pack("ll", int(self._timeout_s), int(self._timeout_s % 1 * 1_000_000))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            self._pipe = Connection(ours.detach())
+            with self._life:
+                if self._stopped:
+                    raise WorkerDiedError("the analysis process was stopped")
+                try:
+                    self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
+                        # -P: nothing is imported from the working directory
+                        [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
+                        pass_fds=[theirs.fileno()],
+                        stdin=subprocess.DEVNULL,
+                        stdout=2,  # what a library prints is not a result
+                        process_group=0,  # a terminal's Ctrl-C is for the parent
+                    )
+                except OSError as error:
+                    raise WorkerDiedError(f"the analysis process cannot be started: {error.strerror}") from error
+        return self._pipe
+
+    def _exchange(self, pipe: Connection, message: dict[str, Any]) -> dict[str, Any]:
+        """Send a message and wait for its answer."""
+        try:
+            pipe.send_bytes(json.dumps(message).encode())
+            answer = json.loads(pipe.recv_bytes(MAX_ANSWER_BYTES))
+        except BlockingIOError:  # SO_RCVTIMEO or SO_SNDTIMEO ran out
+            self._fail(f"did not answer in {self._timeout_s:g} s")
+        except (EOFError, OSError):
+            self._fail(None)
+        except ValueError:
+            self._fail("gave an answer that cannot be understood")
+        if not isinstance(answer, dict):
+            self._fail("gave an answer that cannot be understood")
+        return answer
+
+    def _fail(self, reason: str | None) -> NoReturn:
+        """Make sure that the process is gone, and say why; None: by how it ended."""
+        returncode = self._end(kill=reason is not None)
+        if self._stopped:
+            raise WorkerDiedError("the analysis process was stopped")
+        raise WorkerDiedError(f"the analysis process {reason or _end_in_words(returncode)}")
+
+    def _end(self, *, kill: bool = True) -> int:
+        """Close the pipe, see the process gone, and return how it ended."""
+        self._close_pipe()
+        with self._life:
+            process, self._process = self._process, None
+        if process is None:
+            return 0
+        if not kill:  # it closed its end: it is on its way out, and how it ends is worth knowing
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(EXIT_SECONDS)
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(EXIT_SECONDS)
+        return -signal.SIGKILL
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+def _read_answers(answer: dict[str, Any], images: Sequence[ImageRequest]) -> list[ImageAnswer]:
+    """The answers of a message; ValueError, KeyError or TypeError where they are not to these images.
+
+    The decoders run on hostile input beyond this pipe, so what comes from there is not taken on trust.
+    """
+    answers = [
+        ImageAnswer(
+            key=image.key,
+            abnormal_probability=None if item["reason"] is not None else _probability(item["abnormal_probability"]),
+            member_probabilities=tuple(map(_probability, item["member_probabilities"])),
+            reason=None if item["reason"] is None else str(item["reason"]),
+        )
+        for image, item in zip(images, answer["images"], strict=True)
+        if item["key"] == image.key
+    ]
+    if len(answers) != len(images):
+        raise ValueError("answers do not belong to the request")
+    return answers
+
+
+def _probability(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and 0 <= number <= 1):
+        raise ValueError("not a probability")
+    return number
+
+
+def _end_in_words(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with exit status {returncode}"
+    try:
+        return f"was killed by signal {-returncode} ({signal.Signals(-returncode).name})"
+    except ValueError:
+        return f"was killed by signal {-returncode}"

@@ -1,0 +1,354 @@
+"""The composition root: builds every part, starts, drains, stops. Knows everyone; nobody but cli knows it."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from random import SystemRandom
+from types import FrameType
+
+import structlog
+from pydicom import dcmread
+
+from pacs_agent import __version__
+from pacs_agent.analyse.bundle import Bundle, load_bundle
+from pacs_agent.analyse.finding import Finding
+from pacs_agent.analyse.station import AnalysisStation
+from pacs_agent.analyse.supervisor import AnalysisProcess
+from pacs_agent.deliver.outbox import Outbox
+from pacs_agent.deliver.sender import Sender
+from pacs_agent.durable import write_durably
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.receive.inbox import DataDirectory, Inbox
+from pacs_agent.receive.listener import Listener
+from pacs_agent.record import analysing, delivering, retaining
+from pacs_agent.record.analysing import Claim, ReportRow
+from pacs_agent.record.store import Store
+from pacs_agent.record.times import from_text, to_text
+from pacs_agent.report.sr import (
+    SR_CLASSES,
+    Equipment,
+    Predecessor,
+    ReportIdentity,
+    encode_part10,
+    structured_report,
+)
+from pacs_agent.report.uids import new_uid
+from pacs_agent.schedule import start_schedule
+from pacs_agent.settings import Settings
+from pacs_agent.study.bodypart import BodyPartMapping, map_body_part
+from pacs_agent.study.completeness import CompletenessRule, CompletenessRules, complete_because
+from pacs_agent.study.eligibility import Eligibility, EligibilityRules, assess
+from pacs_agent.study.instance import Instance
+
+log = structlog.get_logger()
+
+STATE_FILE = "daemon.json"  # who runs, for `pacs-agent status`
+
+
+class Daemon:
+    """One daemon on one data directory.
+
+    Args:
+        settings: checked.
+
+    Raises:
+        PacsAgentError: the bundle, the data directory or the database cannot be used; nothing was opened then.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
+        self._data_directory = DataDirectory(settings.data_dir)
+        data_dir = settings.data_dir
+        store = self._store = Store.open(settings.database_path)
+        added_at = analysing.destinations_since(store, [target.name for target in settings.destination])
+        self._outbox = Outbox(data_dir, store, settings.destination, added_at)
+        self._assess = _eligibility(settings, store)
+        self._inbox = Inbox(
+            data_dir,
+            store,
+            assess=self._assess,
+            min_free_bytes=settings.agent.min_free_mb << 20,
+            max_instance_bytes=settings.listener.max_instance_mb << 20,
+        )
+        self._listener = Listener(settings.listener, self._inbox)
+        self._process = analysis_process(settings, bundle)
+        self._station = AnalysisStation(
+            store=store,
+            data_dir=data_dir,
+            bundle=bundle,
+            process=self._process,
+            assess=self._assess,
+            map_body_part=_mapping(settings),
+            make_reports=_Reports(settings, store, self._outbox, bundle),
+            batch_studies=settings.model.batch_studies,
+            lease_s=settings.model.timeout_seconds * 2,
+        )
+        self._senders = [
+            Sender(
+                target,
+                ae_title=settings.listener.ae_title,
+                store=store,
+                data_dir=data_dir,
+                random=SystemRandom(),
+            )
+            for target in settings.destination
+        ]
+        self._rules = _completeness(settings)
+        self._stop = threading.Event()
+        self._ready_since = store.clock()
+        self._failure: BaseException | None = None
+        self.port = 0
+
+    def start(self) -> None:
+        """Mend what the last run left, start every part, and open the port last: C-ECHO is answered when all is ready.
+
+        Raises:
+            PacsAgentError: the port cannot be opened, or the analysis process cannot start.
+        """
+        self._inbox.reconcile()
+        self._outbox.reconcile()
+        analysing.release_claims(self._store)
+        delivering.wake_waiting(self._store)
+        started = threading.Event()
+        self._threads = [threading.Thread(target=self._analyse, args=(started,), name="analysis")]
+        self._threads += [
+            threading.Thread(target=self._guarded, args=(sender.run,), name="delivery") for sender in self._senders
+        ]
+        for thread in self._threads:
+            thread.start()
+        started.wait()
+        if self._failure:
+            self.stop()
+            raise self._failure
+        try:
+            self.port = self._listener.start()
+        except OSError as error:
+            self.stop()
+            raise PacsAgentError(
+                f"cannot listen on {self._settings.listener.host}:{self._settings.listener.port}: {error.strerror}"
+            ) from error
+        self._ready_since = self._store.clock()
+        self._scheduler = start_schedule(each_second=self._each_second, each_night=self._each_night)
+        self._write_state()
+        log.info(
+            "ready",
+            ae_title=self._settings.listener.ae_title,
+            host=self._settings.listener.host,
+            port=self.port,
+            device=self._process.device,
+            version=__version__,
+        )
+
+    def serve(self) -> None:
+        """Run until SIGTERM, SIGINT or the failure of a part, then drain.
+
+        Raises:
+            BaseException: a station ended by an error that it does not know.
+        """
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            log.info("stopping", signal=signal.Signals(number).name)
+            self._stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        self.start()
+        self._stop.wait()
+        self.stop()
+        if self._failure:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop accepting, finish what is in hand within `drain_seconds`, close everything."""
+        drain_s = self._settings.agent.drain_seconds
+        if hasattr(self, "_scheduler"):
+            self._scheduler.shutdown(wait=True)
+        self._listener.stop(drain_s / 2)
+        self._stop.set()
+        deadline = drain_s / 2 / max(1, len(self._threads))
+        for thread in self._threads:
+            thread.join(deadline)
+        self._process.stop()  # an analysis still in hand ends; its claim is given back
+        for thread in self._threads:
+            thread.join(5)
+        (self._settings.data_dir / STATE_FILE).unlink(missing_ok=True)
+        self._store.close()
+        self._data_directory.release()
+        log.info("stopped")
+
+    def _analyse(self, started: threading.Event) -> None:
+        """The thread that owns the analysis process: the kernel kills the process when this thread ends."""
+        try:
+            self._process.start()
+        except PacsAgentError as error:
+            self._failure = error
+            started.set()
+            return
+        started.set()
+        self._guarded(self._station.run)
+
+    def _guarded(self, run: Callable[[threading.Event], None]) -> None:
+        """A station that ends by an error ends the daemon: a supervisor restarts it, silence would not be noticed."""
+        try:
+            run(self._stop)
+        except Exception as error:
+            log.exception("a station ended; the daemon stops")
+            self._failure = error
+            self._stop.set()
+
+    def _each_second(self) -> None:
+        """Declare studies complete."""
+        open_studies = self._listener.open_studies()
+        now = self._store.clock()
+        for receiving in analysing.receiving_studies(self._store):
+            rule = self._rules.of(receiving.calling_ae_title)
+            reason = complete_because(
+                rule,
+                now=now,
+                ready_since=self._ready_since,
+                last_received_at=from_text(receiving.last_received_at),
+                waiting_since=from_text(receiving.waiting_since),
+                is_held_by_association=open_studies.get(receiving.study_instance_uid, rule.quiet_s) < rule.quiet_s,
+            )
+            if reason and analysing.queue_study(self._store, receiving, reason):
+                log.info("study complete", study_instance_uid=receiving.study_instance_uid, reason=reason)
+
+    def _each_night(self) -> None:
+        """Retention: rows forget a file before it goes, so that no row ever names what is not there."""
+        retention, now = self._settings.retention, self._store.clock()
+
+        def days_ago(days: int) -> str:
+            return to_text(now - timedelta(days=days))
+
+        paths: list[str] = []
+        if retention.instances_days:
+            paths += retaining.forget_instances(self._store, days_ago(retention.instances_days))
+        if retention.objects_days:
+            paths += retaining.forget_objects(self._store, days_ago(retention.objects_days))
+        for path in paths:
+            (self._settings.data_dir / path).unlink(missing_ok=True)
+        rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
+        log.info("retention", files=len(paths), studies=rows)
+
+    def _write_state(self) -> None:
+        path = self._settings.data_dir / STATE_FILE
+        state = {
+            "pid": os.getpid(),
+            "version": __version__,
+            "ae_title": self._settings.listener.ae_title,
+            "host": self._settings.listener.host,
+            "port": self.port,
+            "ready_since": to_text(self._ready_since),
+            "device": self._process.device,
+        }
+        write_durably(path, (json.dumps(state).encode(),), path.with_suffix(".tmp"))
+
+
+def analysis_process(settings: Settings, bundle: Bundle) -> AnalysisProcess:
+    """The analysis process as the settings want it, not started."""
+    model = settings.model
+    return AnalysisProcess(
+        bundle,
+        device=model.device,
+        batch_images=model.batch_images,
+        max_pixels=model.max_megapixels * 1_000_000,
+        memory_limit_mb=model.memory_limit_mb,
+        timeout_s=model.timeout_seconds,
+    )
+
+
+class _Reports:
+    """Claim and findings to objects: headers read, SR built, bytes made safe, destinations named."""
+
+    def __init__(self, settings: Settings, store: Store, outbox: Outbox, bundle: Bundle) -> None:
+        self._settings = settings
+        self._store = store
+        self._outbox = outbox
+        self._model = bundle.identity
+        self._equipment = Equipment(
+            device_uid=store.device_uid(new_uid()),
+            station_name=settings.listener.ae_title,
+            software_version=__version__,
+        )
+
+    def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
+        named = {image.sop_instance_uid for finding in findings for image in finding.images}
+        sources = [
+            dcmread(self._settings.data_dir / instance.path, stop_before_pixels=True)
+            for instance in claim.instances
+            if instance.path and instance.facts.sop_instance_uid in named
+        ]
+        predecessors = [
+            Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
+            for row in analysing.predecessors(self._store, claim.study_id)
+        ]
+        classes = dict.fromkeys(target.sr_class for target in self._settings.destination) or {"comprehensive3d": None}
+        return [
+            self._one(claim, findings, sources, [each for each in predecessors if each.sop_class_uid == uid], name)
+            for name, uid in SR_CLASSES.items()
+            if name in classes
+        ]
+
+    def _one(self, claim, findings, sources, predecessors, sr_class) -> ReportRow:  # type: ignore[no-untyped-def]
+        identity = ReportIdentity(
+            sop_instance_uid=new_uid(),
+            series_instance_uid=new_uid(),
+            revision=claim.revision,
+            created_at=self._store.clock(),
+        )
+        ds = structured_report(
+            findings,
+            sources,
+            self._model,
+            self._equipment,
+            identity,
+            predecessors=predecessors,
+            sr_class=sr_class,
+        )
+        return ReportRow(
+            object="sr",
+            sop_class_uid=SR_CLASSES[sr_class],
+            sop_instance_uid=identity.sop_instance_uid,
+            series_instance_uid=identity.series_instance_uid,
+            path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
+            deliveries=self._outbox.deliveries(sr_class, claim.calling_ae_title, claim.received_at),
+        )
+
+
+def _eligibility(settings: Settings, store: Store) -> Callable[[Instance], Eligibility]:
+    rules = EligibilityRules(
+        settings.eligibility.modalities, settings.eligibility.max_study_age_days, settings.eligibility.min_age_years
+    )
+    return lambda facts: assess(facts, rules, store.clock().date())
+
+
+def _mapping(settings: Settings) -> Callable[[Instance], BodyPartMapping]:
+    return lambda facts: map_body_part(facts, settings.mapping.rules, extended=settings.mapping.extended)
+
+
+def _completeness(settings: Settings) -> CompletenessRules:
+    study = settings.study
+    return CompletenessRules(
+        CompletenessRule(study.quiet_seconds, study.max_wait_seconds),
+        {
+            caller.ae_title: CompletenessRule(
+                caller.quiet_seconds or study.quiet_seconds, caller.max_wait_seconds or study.max_wait_seconds
+            )
+            for caller in study.caller
+        },
+    )
+
+
+def running_state(data_dir: Path) -> dict[str, str | int] | None:
+    """What a running daemon wrote of itself; None where none runs on this directory."""
+    try:
+        state: dict[str, str | int] = json.loads((data_dir / STATE_FILE).read_text())
+        os.kill(int(state["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return state

@@ -1,0 +1,1 @@
+"""DICOM out: the outbox and the sender (SCU)."""

@@ -1,0 +1,52 @@
+"""One tree of exceptions; a docstring is the message when none is given."""
+
+
+class PacsAgentError(Exception):
+    """Something that pacs-agent foresaw went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class SettingsError(PacsAgentError):
+    """The settings cannot be used."""
+
+
+class DataDirectoryInUseError(PacsAgentError):
+    """Another daemon works in this data directory."""
+
+
+class NotUnderstoodError(PacsAgentError):
+    """The data set cannot be read as DICOM (C-STORE status C000)."""
+
+
+class DataSetMismatchError(PacsAgentError):
+    """The data set does not match the request (C-STORE status A900)."""
+
+
+class OutOfResourcesError(PacsAgentError):
+    """Too little disk is left to accept an instance (C-STORE status A700)."""
+
+
+class DatabaseError(PacsAgentError):
+    """The database cannot be used."""
+
+
+class DatabaseNewerError(DatabaseError):
+    """The database was written by a newer pacs-agent."""
+
+
+class BundleError(PacsAgentError):
+    """The model bundle cannot be used."""
+
+
+class PixelsError(PacsAgentError):
+    """The picture cannot be read; the message says why, for a person."""
+
+
+class UnsupportedImageError(PixelsError):
+    """The picture is of a kind that is not analysed."""
+
+
+class WorkerDiedError(PacsAgentError):
+    """The analysis process died or stopped answering."""

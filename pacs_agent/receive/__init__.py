@@ -1,0 +1,1 @@
+"""DICOM in: the listener (SCP) and the inbox (bytes that survive)."""

@@ -1,0 +1,119 @@
+"""Sockets that cannot be held for good: a bound on every PDU and on every instance, a deadline for every transfer.
+
+pynetdicom reads with blocking sockets and believes a PDU's length; this is where a slow or lying sender ends.
+"""
+
+import socket
+import ssl
+import time
+from typing import Any, cast
+
+import structlog
+from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
+
+log = structlog.get_logger()
+
+# An A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes stays below this. PS3.8 9.3.2
+MAX_CONTROL_PDU_BYTES = 1 << 20
+
+
+class BoundedSocket(AssociationSocket):
+    """An association's socket with bounds; made from the one that pynetdicom made.
+
+    Attributes:
+        last_received: `time.monotonic()` of the latest bytes.
+        message_bytes: bytes since `begin_message`, for the bound of one instance.
+    """
+
+    max_pdu_bytes: int
+    max_message_bytes: int
+    pdu_timeout_s: float
+    last_received: float
+    message_bytes: int
+
+    @classmethod
+    def adopt(
+        cls, plain: AssociationSocket, *, max_pdu_bytes: int, max_message_bytes: int, timeout_s: float
+    ) -> "BoundedSocket":
+        """Take over the state of *plain*, which must not be used after."""
+        bounded = cls.__new__(cls)
+        bounded.__dict__.update(plain.__dict__)
+        bounded.max_pdu_bytes = max(max_pdu_bytes + 6, MAX_CONTROL_PDU_BYTES)
+        bounded.max_message_bytes = max_message_bytes
+        bounded.pdu_timeout_s = timeout_s
+        bounded.last_received = time.monotonic()
+        bounded.message_bytes = 0
+        return bounded
+
+    def begin_message(self) -> None:
+        """Count the bytes of the next instance from here."""
+        self.message_bytes = 0
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read exactly *nr_bytes*, fewer only where the peer closed.
+
+        Raises:
+            OSError: a bound or the deadline is passed; pynetdicom then closes the association.
+        """
+        if nr_bytes > self.max_pdu_bytes:
+            raise OSError(f"a PDU of {nr_bytes} bytes")
+        self.message_bytes += nr_bytes
+        if self.message_bytes > self.max_message_bytes:
+            raise OSError(f"an instance of more than {self.max_message_bytes} bytes")
+        received = bytearray(nr_bytes)
+        view = memoryview(received)
+        deadline = time.monotonic() + self.pdu_timeout_s
+        done = 0
+        sock = cast(socket.socket, self.socket)
+        while done < nr_bytes:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("a PDU took too long")
+            sock.settimeout(left)
+            count = sock.recv_into(view[done:])
+            if not count:
+                break
+            done += count
+        self.last_received = time.monotonic()
+        sock.settimeout(self.pdu_timeout_s)
+        view.release()
+        del received[done:]
+        return received
+
+
+class BoundedServer(ThreadedAssociationServer):
+    """An acceptor that bounds connections without an association and shakes TLS hands off the accepting thread."""
+
+    daemon_threads = True
+    request_queue_size = 128
+    max_connections: int = 1000
+    handshake_timeout_s: float = 30
+    # How many connections are open; set by the listener, which keeps the list.
+    count_connections: Any = staticmethod(lambda: 0)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept, and no more: a TLS handshake here would let one silent client stop everybody."""
+        return cast(socket.socket, self.socket).accept()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more connection."""
+        if self.count_connections() < self.max_connections:
+            return True
+        log.warning("connection refused: too many without an association", address=client_address[0])
+        return False
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands where TLS is on, then hand over to pynetdicom."""
+        if self.ssl_context:
+            request.settimeout(self.handshake_timeout_s)
+            try:
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+            except (ssl.SSLError, OSError) as error:
+                log.warning("TLS handshake failed", address=client_address[0], reason=str(error))
+                request.close()
+                return
+        super().finish_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """One line instead of socketserver's traceback on stderr."""
+        log.warning("connection failed", address=client_address[0], exc_info=True)

@@ -1,0 +1,221 @@
+"""Bytes that survive: an encoded data set in, a Part 10 file and its row out. Never decodes pixels, never deletes an
+instance.
+
+A file is named by the SHA-256 of its transfer syntax and data set, so no received string becomes part of a path, the
+same bytes land on the same file, and a file without a row can be read in again at start.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from pacs_agent.durable import sync_directory, write_durably
+from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
+from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_agent.receive.dataset import ReceivedDataSet, read_received
+from pacs_agent.record import receiving
+from pacs_agent.record.store import Store
+from pacs_agent.record.times import to_text
+from pacs_agent.study.eligibility import Eligibility
+from pacs_agent.study.instance import Instance
+
+log = structlog.get_logger()
+
+Outcome = Literal["new", "revision", "duplicate"]
+# Facts that change no decision: how it was encoded, and which machine says it made it.
+_INDIFFERENT = ("transfer_syntax_uid", "station_name", "manufacturer", "manufacturer_model_name")
+
+
+class DataDirectory:
+    """A data directory that belongs to this process for as long as it lives.
+
+    The lock is the kernel's: it falls with the process, however that dies, and is not inherited by the analysis
+    process (Python's descriptors are close-on-exec).
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise DataDirectoryInUseError(f"another daemon works in {path}") from error
+
+    def release(self) -> None:
+        """Give the directory back."""
+        os.close(self._lock)
+
+
+class Inbox:
+    """The instances' place under the data directory.
+
+    Args:
+        data_dir: the data directory.
+        store: the record.
+        assess: header facts to eligibility, the site's limits inside.
+        min_free_bytes: below this no instance is accepted.
+        max_instance_bytes: bound of one data set.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        store: Store,
+        *,
+        assess: Callable[[Instance], Eligibility],
+        min_free_bytes: int,
+        max_instance_bytes: int,
+    ) -> None:
+        self._data_dir = data_dir
+        self._store = store
+        self._assess = assess
+        self._min_free_bytes = min_free_bytes
+        self._max_instance_bytes = max_instance_bytes
+        self._root = data_dir / "inbox"
+        self._tmp = self._root / "tmp"
+        # All folders beforehand, each with its name on disk: a new one would cost a further fsync at the wrong moment.
+        for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
+            (self._root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        sync_directory(self._root)
+        sync_directory(data_dir)
+
+    def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> Outcome:
+        """Keep an instance; on return it survives a power cut.
+
+        Args:
+            encoded: the data set as transferred.
+            received: what was read of it.
+            calling_ae_title: who sent it.
+
+        Raises:
+            OutOfResourcesError: the disk is below its floor, or refused the write.
+        """
+        facts = received.facts
+        self.check_space()
+        sha256 = _digest(facts.transfer_syntax_uid, encoded)
+        current = receiving.current_instance(self._store, facts.sop_instance_uid)
+        is_kept = current is not None and current.path is not None and (self._data_dir / current.path).exists()
+        if current and is_kept and (current.sha256 == sha256 or self._is_same(current, received)):
+            return "duplicate"
+        path = self._root / sha256[:2] / f"{sha256}.dcm"
+        try:
+            header = DicomBytesIO()
+            header.write(b"\0" * 128 + b"DICM")
+            write_file_meta_info(header, _file_meta(facts, calling_ae_title), enforce_standard=True)
+            write_durably(path, (header.getvalue(), encoded), self._tmp / f"{threading.get_ident()}-{path.name}")
+        except OSError as error:
+            raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
+        return self._register(path, facts, sha256, len(encoded), calling_ae_title, self._store.clock())
+
+    def check_space(self) -> None:
+        """Raise `OutOfResourcesError` while less than the floor is free."""
+        free = shutil.disk_usage(self._root).free
+        if free < self._min_free_bytes:
+            raise OutOfResourcesError(f"{free >> 20} MB free, the floor is {self._min_free_bytes >> 20} MB")
+
+    def reconcile(self) -> None:
+        """Bring files and rows together again after whatever ended the last run.
+
+        A file without a row becomes a row (its sender may have been told success); a row without its file says so;
+        half-written files go.
+        """
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+        known = receiving.known_paths(self._store)
+        on_disk = {str(path.relative_to(self._data_dir)): path for path in self._root.glob("??/*.dcm")}
+        for relative in sorted(on_disk.keys() - known.keys(), key=lambda name: on_disk[name].stat().st_mtime_ns):
+            self._adopt(on_disk[relative])
+        if lost := known.keys() - on_disk.keys():
+            receiving.mark_lost(self._store, [known[path] for path in lost])
+            log.error("instance files are missing", count=len(lost))
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            meta, encoded = read_part10(path)
+            received = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
+            sha256 = _digest(received.facts.transfer_syntax_uid, encoded)
+            if sha256 != path.stem:
+                raise NotUnderstoodError("its name is not the digest of its content")
+        except (NotUnderstoodError, OSError, AttributeError) as error:
+            log.error("a file in the inbox is not an instance and is left alone", file=path.name, reason=str(error))
+            return
+        sender = str(meta.get("SendingApplicationEntityTitle", ""))
+        modified = datetime.fromtimestamp(path.stat().st_mtime, tz=self._store.clock().tzinfo)
+        self._register(path, received.facts, sha256, len(encoded), sender, modified)
+        log.info("an instance without a row was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
+
+    def _register(  # noqa: PLR0917
+        self, path: Path, facts: Instance, sha256: str, size_bytes: int, calling_ae_title: str, moment: datetime
+    ) -> Outcome:
+        return receiving.accept(
+            self._store,
+            receiving.Receipt(
+                facts=facts,
+                eligibility=self._assess(facts),
+                path=str(path.relative_to(self._data_dir)),
+                sha256=sha256,
+                size_bytes=size_bytes,
+                calling_ae_title=calling_ae_title,
+                received_at=to_text(moment),
+            ),
+        )
+
+    def _is_same(self, current: receiving.StoredInstance, received: ReceivedDataSet) -> bool:
+        """Whether a second receipt says nothing new: routers re-encode, and group 0002 is theirs."""
+        without: dict[str, Any] = dict.fromkeys(_INDIFFERENT, "")
+        if dataclasses.replace(current.facts, **without) != dataclasses.replace(received.facts, **without):
+            return False
+        if current.facts.transfer_syntax_uid != received.facts.transfer_syntax_uid:
+            return True
+        meta, encoded = read_part10(self._data_dir / str(current.path))
+        stored = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
+        return stored.pixels == received.pixels
+
+
+def read_part10(path: Path) -> tuple[FileMetaDataset, memoryview]:
+    """Group 0002 and the encoded data set of a file in the inbox.
+
+    Raises:
+        NotUnderstoodError: it is not a Part 10 file.
+    """
+    try:
+        meta = read_file_meta_info(path)
+        # PS3.10 7.1: preamble, prefix, the group length element, then as many bytes as that says.
+        offset = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
+    except Exception as error:
+        raise NotUnderstoodError(f"not a Part 10 file: {type(error).__name__}") from error
+    return meta, memoryview(path.read_bytes())[offset:]
+
+
+def _digest(transfer_syntax_uid: str, encoded: memoryview) -> str:
+    digest = hashlib.sha256(transfer_syntax_uid.encode("ascii") + b"\0")
+    digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _file_meta(facts: Instance, calling_ae_title: str) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(facts.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(facts.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(facts.transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    # PS3.10 7.1: who sent it; the row is rebuilt from this if it was lost.
+    meta.SendingApplicationEntityTitle = calling_ae_title
+    return meta

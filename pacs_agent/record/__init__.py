@@ -1,0 +1,1 @@
+"""SQL: tables, store, views, migrations. The database is the queue."""

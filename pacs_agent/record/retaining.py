@@ -1,0 +1,67 @@
+"""What retention takes away: files first named, then removed; never of what is not finished."""
+
+from sqlalchemy import Select, delete, select, update
+
+from pacs_agent.record.store import Store, add_event
+from pacs_agent.record.tables import analysis, delivery, event, finding, instance, report, study
+
+_FINISHED = ("analysed", "withdrawn")
+
+
+def _unfinished_reports() -> Select[tuple[int]]:
+    """Reports that still have somewhere to go."""
+    return select(delivery.c.report_id).where(delivery.c.status.in_(("waiting", "parked", "held")))
+
+
+def forget_instances(store: Store, before: str) -> list[str]:
+    """Paths of instances of studies finished before a time, their rows now without them."""
+    finished = select(study.c.id).where(study.c.state.in_(_FINISHED), study.c.last_received_at < before)
+    with store.write() as connection:
+        condition = instance.c.path.is_not(None) & instance.c.study_id.in_(finished)
+        paths = list(connection.execute(select(instance.c.path).where(condition)).scalars())
+        connection.execute(update(instance).where(condition).values(path=None))
+        if paths:
+            add_event(connection, store.now(), "instances removed by retention", detail=str(len(paths)))
+        return paths
+
+
+def forget_objects(store: Store, before: str) -> list[str]:
+    """Paths of objects made before a time that every destination has, their rows now without them."""
+    with store.write() as connection:
+        condition = (
+            report.c.path.is_not(None)
+            & (report.c.created_at < before)
+            & report.c.id.in_(select(delivery.c.report_id))
+            & report.c.id.not_in(_unfinished_reports())
+        )
+        paths = list(connection.execute(select(report.c.path).where(condition)).scalars())
+        connection.execute(update(report).where(condition).values(path=None))
+        if paths:
+            add_event(connection, store.now(), "objects removed by retention", detail=str(len(paths)))
+        return paths
+
+
+def forget_rows(store: Store, before: str) -> int:
+    """Remove studies finished before a time whose files are all gone; returns how many."""
+    with store.write() as connection:
+        with_files = select(instance.c.study_id).where(instance.c.path.is_not(None))
+        with_objects = select(analysis.c.study_id).join(report).where(report.c.path.is_not(None))
+        rows = connection.execute(
+            select(study.c.id, study.c.study_instance_uid).where(
+                study.c.state.in_(_FINISHED),
+                study.c.last_received_at < before,
+                study.c.id.not_in(with_files),
+                study.c.id.not_in(with_objects),
+            )
+        ).all()
+        for row in rows:
+            analyses = select(analysis.c.id).where(analysis.c.study_id == row.id)
+            reports = select(report.c.id).where(report.c.analysis_id.in_(analyses))
+            connection.execute(delete(delivery).where(delivery.c.report_id.in_(reports)))
+            connection.execute(delete(report).where(report.c.analysis_id.in_(analyses)))
+            connection.execute(delete(finding).where(finding.c.analysis_id.in_(analyses)))
+            connection.execute(delete(analysis).where(analysis.c.study_id == row.id))
+            connection.execute(delete(instance).where(instance.c.study_id == row.id))
+            connection.execute(delete(event).where(event.c.study_instance_uid == row.study_instance_uid))
+            connection.execute(delete(study).where(study.c.id == row.id))
+        return len(rows)

@@ -1,0 +1,161 @@
+"""The database: opened, migrated, and its transactions. What each station writes stands in the modules beside this one.
+
+One process writes (the data directory's lock sees to that); others read, or write one short transaction (`pause`,
+`retry`…) under SQLite's own locks.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import DBAPIError
+
+from pacs_agent.errors import DatabaseError
+from pacs_agent.record import tables
+from pacs_agent.record.migrate import check_not_newer, migrate
+from pacs_agent.record.times import Clock, to_text, utc_now
+
+BUSY_TIMEOUT_S = 30.0
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own BEGIN would come too late for an IMMEDIATE claim; `_begin` says it instead.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is a promise
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    return engine
+
+
+class Store:
+    """The record of one data directory.
+
+    Args:
+        path: the SQLite file; its folder exists.
+        clock: gives the present, UTC.
+    """
+
+    def __init__(self, path: Path, clock: Clock = utc_now) -> None:
+        self.path = path
+        self.clock = clock
+        self._engine = _engine(path)
+        self._writer = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock = utc_now) -> "Store":
+        """Open and migrate, making the database where there is none.
+
+        Raises:
+            DatabaseError: it cannot be opened, or was written by a newer pacs-agent (`DatabaseNewerError`).
+        """
+        store = cls(path, clock)
+        try:
+            with store.write() as connection:
+                migrate(connection)
+        except DBAPIError as error:
+            raise DatabaseError(f"database {path}: {error.orig}") from error
+        return store
+
+    @classmethod
+    def attach(cls, path: Path) -> "Store":
+        """Open an existing database as it is, for the commands beside the daemon.
+
+        Raises:
+            DatabaseError: there is none, or a newer pacs-agent wrote it.
+        """
+        if not path.is_file():
+            raise DatabaseError(f"there is no database {path}: start `pacs-agent serve` first")
+        store = cls(path)
+        try:
+            with store.read() as connection:
+                check_not_newer(connection)
+        except DBAPIError as error:
+            raise DatabaseError(f"database {path}: {error.orig}") from error
+        return store
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def now(self) -> str:
+        """The present as the database writes it."""
+        return to_text(self.clock())
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One durable transaction that holds SQLite's write lock from its start; committed on leaving."""
+        with (
+            self._writer,
+            self._engine.connect().execution_options(begin="BEGIN IMMEDIATE") as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent look."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def rows(self, statement: Any) -> list[Any]:
+        """All rows of one select."""
+        with self.read() as connection:
+            return list(connection.execute(statement))
+
+    # Things that belong to no station.
+
+    def device_uid(self, new_uid: str) -> str:
+        """The DeviceUID of this installation: *new_uid* the first time, the same ever after."""
+        with self.write() as connection:
+            connection.execute(upsert(tables.installation).values(id=1, device_uid=new_uid).on_conflict_do_nothing())
+            return str(connection.execute(select(tables.installation.c.device_uid)).scalar_one())
+
+    def paused(self) -> set[str]:
+        """The stages (`analysis` or a destination's name) that a person holds."""
+        return {row.stage for row in self.rows(select(tables.pause.c.stage))}
+
+    def set_paused(self, stage: str, paused: bool) -> None:
+        """Hold a stage, or let it go on; kept across restarts."""
+        with self.write() as connection:
+            if paused:
+                connection.execute(
+                    upsert(tables.pause).values(stage=stage, paused_at=self.now()).on_conflict_do_nothing()
+                )
+            else:
+                connection.execute(delete(tables.pause).where(tables.pause.c.stage == stage))
+            add_event(connection, self.now(), "paused" if paused else "resumed", detail=stage)
+
+
+def add_event(
+    connection: Connection,
+    at: str,
+    name: str,
+    *,
+    study_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """One line of the history, in the transaction of what happened."""
+    connection.execute(
+        insert(tables.event).values(
+            at=at,
+            event=name,
+            study_instance_uid=study_instance_uid,
+            sop_instance_uid=sop_instance_uid,
+            detail=detail,
+        )
+    )

@@ -1,0 +1,170 @@
+"""The tables. Private: outside programs read the views (views.py).
+
+Times are text, UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`: fixed width, so that text order is time order.
+"""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+study = Table(
+    "study",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False, unique=True),
+    # receiving → queued → analysed | failed; held and withdrawn wait for a person.
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("accepted", Boolean, nullable=False, default=False),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("patient_birth_date", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("study_date", Text, nullable=False),
+    Column("station_name", Text, nullable=False),
+    Column("manufacturer", Text, nullable=False),
+    Column("manufacturer_model_name", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    Column("last_received_at", Text, nullable=False),
+    Column("waiting_since", Text, comment="receipt of the first instance not yet analysed"),
+    Column("claimed_until", Text, comment="the lease of an analysis in progress"),
+    Column("alone", Boolean, nullable=False, default=False, comment="was in a batch whose process died"),
+    Column("deaths", Integer, nullable=False, default=0, comment="deaths of the analysis process while alone"),
+)
+Index("study_by_state", study.c.state, study.c.last_received_at)
+Index("study_by_accession", study.c.accession_number)
+Index("study_by_patient", study.c.patient_id)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("is_current", Boolean, nullable=False, default=True),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("path", Text, comment="relative to the data directory; null once removed by retention"),
+    Column("sha256", Text, nullable=False, comment="of transfer syntax and data set"),
+    Column("size_bytes", Integer, nullable=False),
+    Column("facts", Text, nullable=False, comment="study.instance.Instance as JSON"),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("body_part", Text),
+    Column("body_part_source", Text),
+    Column("laterality", Text),
+    Column("laterality_source", Text),
+    Column("abnormal_probability", Float),
+    Column("member_probabilities", Text),
+    UniqueConstraint("sop_instance_uid", "sha256"),
+)
+Index("instance_by_study", instance.c.study_id)
+Index("instance_by_caller", instance.c.calling_ae_title, instance.c.received_at)
+
+analysis = Table(
+    "analysis",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("model_name", Text),
+    Column("model_version", Text),
+    Column("bundle_hash", Text),
+    Column("analysed_at", Text, nullable=False),
+    UniqueConstraint("study_id", "revision"),
+)
+
+finding = Table(
+    "finding",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("analysis_id", ForeignKey("analysis.id"), nullable=False, index=True),
+    Column("body_part", Text),
+    Column("laterality", Text),
+    Column("status", Text, nullable=False, comment="analysed | unsupported"),
+    Column("finding", Text),
+    Column("abnormal_probability", Float),
+    Column("threshold", Float),
+    Column("image_count", Integer, nullable=False),
+    Column("images_analysed", Integer, nullable=False),
+    Column("reason", Text),
+)
+
+report = Table(
+    "report",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("analysis_id", ForeignKey("analysis.id"), nullable=False, index=True),
+    Column("object", Text, nullable=False, comment="sr"),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False, unique=True),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("path", Text, comment="relative to the data directory; null once removed by retention"),
+    Column("created_at", Text, nullable=False),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("report_id", ForeignKey("report.id"), nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("last_status", Text),
+    Column("last_error", Text),
+    Column("next_attempt_at", Text),
+    Column("deliver_before", Text),
+    Column("delivered_at", Text),
+    Column("committed_at", Text),
+    UniqueConstraint("report_id", "destination"),
+)
+Index("delivery_due", delivery.c.destination, delivery.c.status, delivery.c.next_attempt_at)
+
+destination = Table(
+    "destination",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("added_at", Text, nullable=False),
+)
+
+pause = Table(
+    "pause",
+    metadata,
+    Column("stage", Text, primary_key=True),
+    Column("paused_at", Text, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("study_instance_uid", Text, index=True),
+    Column("sop_instance_uid", Text),
+    Column("event", Text, nullable=False),
+    Column("detail", Text),
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device_uid", Text, nullable=False, comment="DeviceUID in every report"),
+)

@@ -1,0 +1,1 @@
+"""Finding in, DICOM objects out. Pure: no socket, no SQL, no clock."""

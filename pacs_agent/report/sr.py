@@ -1,0 +1,204 @@
+"""The structured report as a DICOM object: Comprehensive 3D SR, or a plainer class for a PACS that refuses it.
+
+Enters: findings, the headers of their images, which model and which installation spoke, the UIDs and the time given
+to this revision. Leaves: a data set ready to encode, and its Part 10 bytes. The same arguments give the same bytes.
+Never changes the caller's data sets, never gives a UID or reads a clock, never marks a report verified or final.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from typing import Literal
+
+import highdicom as hd
+import highdicom.sr as hd_sr
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
+from pydicom.valuerep import DT
+
+from pacs_agent.analyse.finding import Finding, ModelIdentity
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.report import codes
+from pacs_agent.report.content import Equipment, algorithm_version, measurement_report
+from pacs_agent.report.header import (
+    TYPE_2,
+    character_set,
+    copy_patient_and_study,
+    performed_procedure_steps,
+    requests,
+    settle_character_set,
+    time_zone,
+)
+from pacs_agent.report.uids import IMPLEMENTATION_CLASS_UID
+
+__all__ = [
+    "SERIES_DESCRIPTION",
+    "SERIES_NUMBER",
+    "SR_CLASSES",
+    "Equipment",
+    "Predecessor",
+    "ReportIdentity",
+    "SrClass",
+    "encode_part10",
+    "structured_report",
+]
+
+SrClass = Literal["comprehensive3d", "comprehensive", "enhanced"]
+SR_CLASSES: Mapping[SrClass, str] = {
+    "comprehensive3d": Comprehensive3DSRStorage,
+    "comprehensive": ComprehensiveSRStorage,
+    "enhanced": EnhancedSRStorage,
+}
+_CONSTRUCTORS = {
+    "comprehensive3d": hd_sr.Comprehensive3DSR,
+    "comprehensive": hd_sr.ComprehensiveSR,
+    "enhanced": hd_sr.EnhancedSR,
+}
+
+SERIES_NUMBER = 9001  # high: behind the modality's own series in any worklist
+SERIES_DESCRIPTION = "AI RESEARCH - UNVERIFIED structured report"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportIdentity:
+    """What is given once to a stored revision of an analysis.
+
+    Attributes:
+        revision: from 1; InstanceNumber.
+        created_at: with its zone. ContentDate and ContentTime are its wall clock in the zone the sources name
+            (TimezoneOffsetFromUTC), else in its own: pass the site's zone for a time that fits StudyTime.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    revision: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """An earlier report that this one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+def structured_report(
+    findings: Sequence[Finding],
+    sources: Sequence[Dataset],
+    model: ModelIdentity,
+    equipment: Equipment,
+    identity: ReportIdentity,
+    *,
+    predecessors: Sequence[Predecessor] = (),
+    sr_class: SrClass = "comprehensive3d",
+) -> Dataset:
+    """One report of a study and revision with all its findings.
+
+    Args:
+        findings: one for each body part and side, at least one.
+        sources: headers, of one study, of exactly the images that the findings name; pixel data is not looked at.
+        model: which model spoke; an uncalibrated one states a Certainty of Finding, not a Probability.
+        equipment: this installation.
+        identity: the UIDs, the revision and the time given to it.
+        predecessors: earlier reports that this one replaces.
+        sr_class: the plainer classes hold the same content.
+
+    Raises:
+        PacsAgentError: the sources are not those the findings name, or not of one study.
+    """
+    images = _images(findings, sources)
+    ordered = list(images.values())
+    if identity.created_at.tzinfo is None:
+        raise PacsAgentError("the time of a report needs its zone")
+    created_at = identity.created_at.astimezone(time_zone(ordered) or identity.created_at.tzinfo)
+    partial = [finding for finding in findings if finding.images_analysed < finding.image_count]
+    ds: Dataset = _CONSTRUCTORS[sr_class](
+        # References only: highdicom reads names, dates and character sets of its evidence and stops at odd ones.
+        evidence=[_reference(image) for image in ordered],
+        content=measurement_report(findings, images, model, equipment, identity.sop_instance_uid)[0],
+        series_instance_uid=identity.series_instance_uid,
+        series_number=SERIES_NUMBER,
+        series_description=SERIES_DESCRIPTION,
+        sop_instance_uid=identity.sop_instance_uid,
+        instance_number=identity.revision,
+        manufacturer=equipment.manufacturer,
+        manufacturer_model_name=equipment.model_name,
+        software_versions=equipment.software_version,
+        content_date=created_at.date(),
+        content_time=created_at.time(),
+        is_complete=not partial,
+        is_final=False,
+        is_verified=False,
+        requested_procedures=requests(ordered) or None,
+        previous_versions=[_document(predecessor) for predecessor in predecessors] or None,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    if partial:
+        total, analysed = (sum(getattr(f, name) for f in findings) for name in ("image_count", "images_analysed"))
+        ds.CompletionFlagDescription = f"{analysed} of {total} images analysed"
+    # highdicom takes the time of the call.
+    ds.InstanceCreationDate, ds.InstanceCreationTime = ds.ContentDate, ds.ContentTime
+    ds.StationName = equipment.station_name
+    ds.ContributingEquipmentSequence = [_contribution(model, equipment, created_at)]
+    ds.ReferencedPerformedProcedureStepSequence = performed_procedure_steps(ordered)
+    copy_patient_and_study(ds, ordered)
+    settle_character_set(ds, character_set(ordered))
+    # PS3.10 7.1: the implementation that writes the file
+    ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    ds.file_meta.ImplementationVersionName = f"PACS_AGENT {equipment.software_version}"[:16].strip()
+    return ds
+
+
+def encode_part10(ds: Dataset) -> bytes:
+    """The data set as the bytes of a Part 10 file, Explicit VR Little Endian."""
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _images(findings: Sequence[Finding], sources: Sequence[Dataset]) -> dict[str, Dataset]:
+    """The sources by SOP Instance UID in the order of the findings, whatever order they came in."""
+    given = {str(source.SOPInstanceUID): source for source in sources}
+    named = [outcome.sop_instance_uid for finding in findings for outcome in finding.images]
+    if not named or set(named) != set(given):
+        raise PacsAgentError("the sources of a report are not the images that its findings name")
+    if len({source.StudyInstanceUID for source in sources}) > 1:
+        raise PacsAgentError("the sources of a report are not of one study")
+    return {uid: given[uid] for uid in named}
+
+
+def _reference(image: Dataset) -> Dataset:
+    reference = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        setattr(reference, keyword, image[keyword].value)
+    for keyword in TYPE_2:
+        setattr(reference, keyword, "")
+    return reference
+
+
+def _document(predecessor: Predecessor) -> Dataset:
+    document = Dataset()
+    document.SOPClassUID = predecessor.sop_class_uid
+    document.SOPInstanceUID = predecessor.sop_instance_uid
+    document.SeriesInstanceUID = predecessor.series_instance_uid
+    document.StudyInstanceUID = predecessor.study_instance_uid
+    return document
+
+
+def _contribution(model: ModelIdentity, equipment: Equipment, created_at: datetime) -> hd.ContributingEquipment:
+    """PS3.3 C.12.1.1.5: what processed the images, with which model, and when (with the offset from UTC)."""
+    item = hd.ContributingEquipment(
+        manufacturer=equipment.manufacturer,
+        purpose_of_reference=codes.PROCESSING_EQUIPMENT,
+        manufacturer_model_name=equipment.model_name,
+        software_versions=equipment.software_version,
+        station_name=equipment.station_name,
+        contribution_description=f"AI analysis by {model.name} {algorithm_version(model)}",
+    )
+    item.DeviceUID = equipment.device_uid
+    item.ContributionDateTime = DT(f"{created_at:%Y%m%d%H%M%S.%f%z}")
+    return item

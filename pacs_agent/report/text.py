@@ -1,0 +1,171 @@
+"""A report as plain text, for a terminal.
+
+Enters: the data set of a report, just built or read back from its file. Leaves: the lines a person reads. Says what
+the object says and nothing else, so that `show`, a viewer and the archive tell one story.
+"""
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sr.coding import Code
+
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.report import codes
+
+WIDTH = 96  # columns
+_NORMALITIES = {code.value: word for word, code in codes.NORMALITIES.items()}
+
+
+def report_text(ds: Dataset) -> str:
+    """The report in words.
+
+    Args:
+        ds: a report made by `structured_report`, of any of its classes.
+
+    Raises:
+        PacsAgentError: it is no measurement report (TID 1500).
+    """
+    if not _is_called(ds, codes.IMAGING_MEASUREMENT_REPORT):
+        raise PacsAgentError("not a measurement report (TID 1500)")
+    groups = [
+        group
+        for part in _children(ds, codes.IMAGING_MEASUREMENTS)
+        for group in _children(part, codes.MEASUREMENT_GROUP)
+    ]
+    lines = [_text(ds, "SeriesDescription").upper()]
+    for evaluations in _children(ds, codes.QUALITATIVE_EVALUATIONS):
+        lines += [line for comment in _texts(evaluations, codes.COMMENT) for line in wrap(comment, WIDTH)]
+    lines.append("")
+    lines += [f"{label:<9}{value}" for label, value in _heading(ds, groups) if value]
+    views = _views(ds)
+    for group in groups:
+        name = _first_text(group, codes.TRACKING_IDENTIFIER)
+        if ": image " in name:
+            lines.append(_image_line(group, name, views))
+        else:
+            lines += _finding_lines(group, name)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _heading(ds: Dataset, groups: list[Dataset]) -> Iterator[tuple[str, str]]:
+    birth, sex, quality = _date(ds, "PatientBirthDate"), _text(ds, "PatientSex"), _text(ds, "QualityControlSubject")
+    yield (
+        "Patient",
+        _joined(
+            _name(_text(ds, "PatientName")),
+            _text(ds, "PatientID") and f"ID {_text(ds, 'PatientID')}",
+            birth and f"born {birth}",
+            sex,
+            "phantom" if quality == "YES" else "",
+        ),
+    )
+    accession = _text(ds, "AccessionNumber")
+    yield (
+        "Study",
+        _joined(_date(ds, "StudyDate"), _text(ds, "StudyDescription"), accession and f"accession {accession}"),
+    )
+    completion = _joined(_text(ds, "CompletionFlag").lower(), _text(ds, "CompletionFlagDescription"), mark=": ")
+    time = _text(ds, "ContentTime")
+    yield (
+        "Report",
+        _joined(
+            f"revision {_text(ds, 'InstanceNumber')}",
+            f"{_date(ds, 'ContentDate')} {time[:2]}:{time[2:4]}",
+            _text(ds, "VerificationFlag").lower(),
+            _text(ds, "PreliminaryFlag").lower(),
+            completion,
+        ),
+    )
+    if groups:
+        threshold = _first_text(groups[0], codes.ALGORITHM_PARAMETERS).replace("=", " ")
+        model = f"{_first_text(groups[0], codes.ALGORITHM_NAME)} {_first_text(groups[0], codes.ALGORITHM_VERSION)}"
+        yield "Model", _joined(model, threshold)
+
+
+def _finding_lines(group: Dataset, name: str) -> list[str]:
+    result = _joined(_normality(group).upper(), _percent(group), mark="   ")
+    lines = ["", f"{name[:1].upper()}{name[1:]}: {result}"]
+    for comment in _texts(group, codes.COMMENT):
+        lines += wrap(comment, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return lines
+
+
+def _image_line(group: Dataset, name: str, views: dict[str, str]) -> str:
+    uid = next(
+        (
+            str(reference.ReferencedSOPInstanceUID)
+            for item in group.ContentSequence
+            if item.ValueType == "IMAGE"
+            for reference in item.ReferencedSOPSequence
+        ),
+        "",
+    )
+    number = name.rpartition(": image ")[2].partition(" of ")[0]
+    says = _joined(_percent(group), *_texts(group, codes.COMMENT), mark=" ")
+    return f"  image {number:<3} {views.get(uid, ''):<18} {_normality(group):<13} {says}"
+
+
+def _views(ds: Dataset) -> dict[str, str]:
+    """View, by SOP Instance UID, of the images in the library that have one."""
+    return {
+        str(entry.ReferencedSOPSequence[0].ReferencedSOPInstanceUID): str(view.ConceptCodeSequence[0].CodeMeaning)
+        for library in _children(ds, codes.IMAGE_LIBRARY)
+        for group in _children(library, codes.IMAGE_LIBRARY_GROUP)
+        for entry in group.ContentSequence
+        for view in _children(entry, codes.IMAGE_VIEW)
+    }
+
+
+def _normality(group: Dataset) -> str:
+    for item in _children(group, codes.NORMALITY):
+        return _NORMALITIES.get(str(item.ConceptCodeSequence[0].CodeValue), "undetermined")
+    return "undetermined"
+
+
+def _percent(group: Dataset) -> str:
+    for name in (codes.PROBABILITY, codes.CERTAINTY_OF_FINDING):
+        for item in _children(group, name):
+            value = float(item.MeasuredValueSequence[0].NumericValue)
+            return f"{name.meaning.lower()} {value:.1f} %"
+    return ""
+
+
+def _children(item: Dataset, name: Code) -> Iterator[Dataset]:
+    yield from (child for child in item.get("ContentSequence", ()) if _is_called(child, name))
+
+
+def _is_called(item: Dataset, name: Code) -> bool:
+    names = item.get("ConceptNameCodeSequence") or ()
+    return any(
+        (n.get("CodeValue"), n.get("CodingSchemeDesignator")) == (name.value, name.scheme_designator) for n in names
+    )
+
+
+def _texts(item: Dataset, name: Code) -> Iterator[str]:
+    yield from (str(child.TextValue) for child in _children(item, name))
+
+
+def _first_text(item: Dataset, name: Code) -> str:
+    return next(_texts(item, name), "")
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    value = ds.get(keyword)
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str("" if value is None else value)
+
+
+def _date(ds: Dataset, keyword: str) -> str:
+    text = _text(ds, keyword)
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 else text
+
+
+def _name(name: str) -> str:
+    """`Doe^Jane` as `Doe, Jane`; component groups (alphabetic, ideographic, phonetic) apart."""
+    groups = (", ".join(part for part in group.split("^") if part) for group in name.split("="))
+    return " / ".join(group for group in groups if group)
+
+
+def _joined(*parts: str, mark: str = " · ") -> str:
+    return mark.join(part for part in parts if part)

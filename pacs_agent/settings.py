@@ -1,0 +1,379 @@
+"""The settings: one frozen object, checked once at start, never reloaded.
+
+Enters: a TOML file and `PACS_AGENT__SECTION__KEY` variables. Leaves: `Settings`, or a `SettingsError` of one line that
+names the key.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as EnvironmentSettingsError,
+)
+
+from pacs_agent.errors import SettingsError
+from pacs_agent.study.bodypart import BODY_PARTS, RULE_FIELDS, MappingRule
+
+ENVIRONMENT_PREFIX = "PACS_AGENT__"
+DEFAULT_FILE = "pacs-agent.toml"
+
+
+def _check_ae_title(value: str) -> str:
+    # PS3.5 6.2, VR AE: at most 16 characters of the default repertoire, no backslash, not only spaces.
+    stripped = value.strip()
+    if not 0 < len(stripped) <= 16 or not stripped.isascii() or not stripped.isprintable() or "\\" in stripped:
+        raise ValueError("an AE title is 1 to 16 printable ASCII characters without a backslash")
+    return stripped
+
+
+AETitle = Annotated[str, AfterValidator(_check_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 7)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Agent(_Section):
+    """What belongs to the daemon as a whole."""
+
+    data_dir: Path = Path("pacs-agent-data")
+    min_free_mb: int = Field(1024, ge=0, description="the disk floor: below it C-STORE answers A700")
+    drain_seconds: Seconds = 30
+
+
+class Database(_Section):
+    """Where the record is kept."""
+
+    url: str = "sqlite:///{data_dir}/pacs-agent.db"
+
+    @field_validator("url")
+    @classmethod
+    def _sqlite_only(cls, value: str) -> str:
+        if not value.startswith("sqlite:///"):
+            raise ValueError("only sqlite:/// is supported")
+        return value
+
+
+class Tls(_Section):
+    """Mutual TLS: our certificate and key, and the authority that the other side must be signed by."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class AllowedCaller(_Section):
+    """A calling AE title and the addresses it may call from."""
+
+    ae_title: AETitle
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `AE`, `AE@address` or `AE@address/prefix`."""
+        title, _, network = text.partition("@")
+        try:
+            return cls(
+                ae_title=title, network=ipaddress.ip_network(network.strip(), strict=False) if network.strip() else None
+            )
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
+
+    def allows(self, ae_title: str, address: str) -> bool:
+        """Whether a caller of this title at this address is meant."""
+        if ae_title.strip() != self.ae_title:
+            return False
+        if self.network is None:
+            return True
+        caller = ipaddress.ip_address(address.partition("%")[0])
+        mapped = caller.ipv4_mapped if isinstance(caller, ipaddress.IPv6Address) else None
+        return (mapped or caller) in self.network
+
+
+class Listener(_Section):
+    """The storage SCP."""
+
+    ae_title: AETitle = "PACS_AGENT"
+    host: str = "127.0.0.1"
+    port: int = Field(11112, ge=0, le=65535, description="0: any free port")
+    require_called_ae_title: bool = True
+    allowed_calling_ae_titles: tuple[str, ...] = ()
+    allow_any: bool = False
+    max_associations: int = Field(64, ge=1, le=1000)
+    max_pending_connections: int = Field(32, ge=1, le=1000, description="connections without an association yet")
+    association_timeout_seconds: Seconds = 30
+    idle_timeout_seconds: Seconds = 600
+    transfer_timeout_seconds: Seconds = 300
+    max_pdu_bytes: int = Field(131_072, ge=4_096, le=1_048_576)
+    max_instance_mb: int = Field(512, ge=1, le=2_047)
+    tls: Tls | None = None
+
+    @field_validator("allowed_calling_ae_titles")
+    @classmethod
+    def _readable_callers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            AllowedCaller.parse(text)
+        return value
+
+    @cached_property
+    def allowed_callers(self) -> tuple[AllowedCaller, ...]:
+        """The allow-list, parsed; empty: any."""
+        return tuple(AllowedCaller.parse(text) for text in self.allowed_calling_ae_titles)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can call."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @model_validator(mode="after")
+    def _guarded_off_loopback(self) -> Self:
+        if not (self.is_loopback or self.allowed_calling_ae_titles or self.allow_any):
+            raise ValueError(
+                f"host {self.host} serves a network to any caller: "
+                "name allowed_calling_ae_titles, or set allow_any = true"
+            )
+        return self
+
+
+class StudyCaller(_Section):
+    """Completeness for one calling AE title."""
+
+    ae_title: AETitle
+    quiet_seconds: Seconds | None = None
+    max_wait_seconds: Seconds | None = None
+
+
+class Study(_Section):
+    """When a study is complete."""
+
+    quiet_seconds: Seconds = 60
+    max_wait_seconds: Seconds = 900
+    caller: tuple[StudyCaller, ...] = ()
+
+
+class Eligibility(_Section):
+    """Which instances are analysed."""
+
+    modalities: tuple[str, ...] = ("CR", "DX")
+    max_study_age_days: int = Field(0, ge=0)
+    min_age_years: int = Field(0, ge=0, le=150)
+
+    @field_validator("modalities")
+    @classmethod
+    def _only_projection_radiographs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for modality in value:
+            if modality not in ("CR", "DX"):
+                raise ValueError(f"only CR and DX can be analysed, not {modality!r}")
+        return value
+
+
+class Rule(_Section):
+    """A text rule of the mapping."""
+
+    field: str
+    pattern: str
+    body_part: str
+
+    @field_validator("field")
+    @classmethod
+    def _known_field(cls, value: str) -> str:
+        if value not in RULE_FIELDS:
+            raise ValueError(f"unknown field {value!r}: one of {', '.join(RULE_FIELDS)}")
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+    @field_validator("body_part")
+    @classmethod
+    def _known_part(cls, value: str) -> str:
+        if value not in (*BODY_PARTS, "none"):
+            raise ValueError(f"unknown body part {value!r}: one of {', '.join(BODY_PARTS)}, none")
+        return value
+
+
+class Mapping(_Section):
+    """Body-part mapping."""
+
+    extended: bool = False
+    rule: tuple[Rule, ...] = ()
+
+    @cached_property
+    def rules(self) -> tuple[MappingRule, ...]:
+        """The rules as the mapping takes them."""
+        return tuple(MappingRule(rule.field, rule.pattern, rule.body_part) for rule in self.rule)
+
+
+class Model(_Section):
+    """The model and how it runs."""
+
+    bundle: str = "demonstration"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    batch_images: int = Field(32, ge=1, le=1024)
+    batch_studies: int = Field(16, ge=1, le=1024)
+    timeout_seconds: Seconds = 300
+    memory_limit_mb: int = Field(8_192, ge=1_024)
+    max_megapixels: int = Field(100, ge=1, le=1_000)
+
+
+class Report(_Section):
+    """Which objects are made."""
+
+    # "capture" comes with the heat map; refusing it is clearer than leaving it out silently.
+    objects: tuple[Literal["sr"], ...] = ("sr",)
+
+
+class Destination(_Section):
+    """A PACS that gets the objects."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    ae_title: AETitle
+    host: str
+    port: Port
+    storage_commitment: Literal[False] = False
+    mode: Literal["live", "silent"] = "live"
+    deliver_within_hours: float = Field(0, ge=0)
+    sr_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
+    calling_ae_title: AETitle | None = None
+    timeout_seconds: Seconds = 60
+    retry_seconds: Seconds = Field(10, description="the first pause after a failure; doubled each time")
+    max_retry_seconds: Seconds = 900
+    tls: Tls | None = None
+
+
+class Retention(_Section):
+    """How long what is finished is kept; 0: for good."""
+
+    instances_days: int = Field(7, ge=0)
+    objects_days: int = Field(30, ge=0)
+    rows_days: int = Field(0, ge=0)
+
+
+class Log(_Section):
+    """The log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class _Environment(EnvSettingsSource):
+    """`PACS_AGENT__SECTION__KEY`, refusing sections that do not exist (pydantic-settings passes over them)."""
+
+    def __call__(self) -> dict[str, Any]:
+        for name in os.environ:
+            if not name.startswith(ENVIRONMENT_PREFIX):
+                continue
+            section = name.removeprefix(ENVIRONMENT_PREFIX).split("__")[0].lower()
+            if section not in self.settings_cls.model_fields:
+                raise SettingsError(f"settings: {name}: there is no section [{section}]")
+        return super().__call__()
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    agent: Agent = Agent()
+    database: Database = Database()
+    listener: Listener = Listener()
+    study: Study = Study()
+    eligibility: Eligibility = Eligibility()
+    mapping: Mapping = Mapping()
+    model: Model = Model()
+    report: Report = Report()
+    destination: tuple[Destination, ...] = ()
+    retention: Retention = Retention()
+    log: Log = Log()
+
+    @field_validator("destination")
+    @classmethod
+    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [destination.name for destination in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two destinations are named {name!r}")
+            if name == "analysis":
+                raise ValueError("'analysis' is the name of a stage, not of a destination")
+        return value
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory, absolute."""
+        return self.agent.data_dir.expanduser().absolute()
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database.url.removeprefix("sqlite:///").replace("{data_dir}", str(self.data_dir)))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file; `load_settings` names the file by subclassing."""
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: the file that `--config` names; else `$PACS_AGENT_CONFIG`, else `./pacs-agent.toml`, else the defaults.
+
+    Raises:
+        SettingsError: one line that names the key.
+    """
+    if config is None and (named := os.environ.get("PACS_AGENT_CONFIG")):
+        config = Path(named)
+    if config is not None and not config.is_file():
+        raise SettingsError(f"settings: there is no file {config}")
+    file = config or Path(DEFAULT_FILE)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return FromFile()
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings: {file} is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings: {file} cannot be read: {error}") from error
+    except EnvironmentSettingsError as error:
+        raise SettingsError(f"settings: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"settings: {key}: {message.removeprefix('Value error, ')}") from error

@@ -1,0 +1,267 @@
+"""The body part and side of an instance, from its header, or why there is none.
+
+Enters: the header facts of an instance and the configured rules. Leaves: a `BodyPartMapping`, for any instance whatever
+its header holds. It never guesses: texts that name several parts, or none for certain, are passed over, and it never looks
+at pixels or at other instances.
+
+The sources speak in ranks. The first rank in which an element names one part for certain decides; elements of one rank
+that name different parts are a conflict; a later rank never overrides an earlier one:
+
+1. the rules of `[mapping]`;
+2. BodyPartExamined and AnatomicRegionSequence;
+3. SeriesDescription, ProtocolName, AcquisitionDeviceProcessingDescription, which describe the acquisition;
+4. PerformedProcedureStepDescription, which may span several series;
+5. StudyDescription, RequestedProcedureDescription, ScheduledProcedureStepDescription;
+6. procedure codes, by code where it is known, else by meaning.
+
+An element that leaves the part open ("UPPERLIMB", "HAND/WRIST") binds the later ranks: what decides must be one of the
+parts that it may mean.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from pacs_agent.errors import SettingsError
+from pacs_agent.study import laterality, regions, wording
+from pacs_agent.study.instance import Code, Instance
+from pacs_agent.study.laterality import SideStatement
+from pacs_agent.study.vocabulary import AMBIGUOUS, BODY_PARTS, EXTENDED, GENERAL, NONE
+from pacs_agent.study.wording import MAX_TEXT, Wording
+
+__all__ = ["BODY_PARTS", "RULE_FIELDS", "BodyPartMapping", "MappingRule", "map_body_part"]
+
+# DICOM keyword -> attribute of `Instance`: the text elements that a rule may look at.
+RULE_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "BodyPartExamined": "body_part_examined",
+        "SeriesDescription": "series_description",
+        "ProtocolName": "protocol_name",
+        "AcquisitionDeviceProcessingDescription": "acquisition_device_processing_description",
+        "PerformedProcedureStepDescription": "performed_procedure_step_description",
+        "StudyDescription": "study_description",
+        "RequestedProcedureDescription": "requested_procedure_description",
+        "ScheduledProcedureStepDescription": "scheduled_procedure_step_description",
+        "ViewPosition": "view_position",
+        "StationName": "station_name",
+        "Manufacturer": "manufacturer",
+        "ManufacturerModelName": "manufacturer_model_name",
+    }
+)
+_TEXT_RANKS: tuple[tuple[laterality.Scope, tuple[str, ...]], ...] = (
+    ("series", ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")),
+    ("study", ("PerformedProcedureStepDescription",)),
+    ("study", ("StudyDescription", "RequestedProcedureDescription", "ScheduledProcedureStepDescription")),
+)
+_PROCEDURE_CODES = "ProcedureCodeSequence"
+_MAX_CODES = 32  # procedure codes and regions looked at; more are no header of a real study
+_MAX_QUOTE = 64  # characters of a header text repeated in a reason
+# "T-D8700": some equipment writes the SRT code where the term belongs.
+_SRT_IN_TEXT = re.compile(r"(?<![\w-])T-?[0-9A-F]{5}(?![\w-])", re.ASCII | re.IGNORECASE)
+_SCT_ALONE = re.compile(r"\d{6,18}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRule:
+    """A configured text rule, tried before the built-in reading.
+
+    Attributes:
+        field: DICOM keyword of the element, one of `RULE_FIELDS`.
+        pattern: regular expression, searched in the element's first 256 characters. An expression with nested
+            repetition may still take long on such a text: it is the operator's own.
+        body_part: one of `BODY_PARTS`, or "none": not to be analysed.
+
+    Raises:
+        SettingsError: any of the three is not what it must be.
+    """
+
+    field: str
+    pattern: str
+    body_part: str
+
+    def __post_init__(self) -> None:
+        if self.field not in RULE_FIELDS:
+            raise SettingsError(f"a mapping rule's field must be one of {', '.join(RULE_FIELDS)}, not {self.field!r}")
+        if self.body_part not in (*BODY_PARTS, NONE):
+            raise SettingsError(f"a mapping rule's body_part must be one of {', '.join(BODY_PARTS)} or none, not {self.body_part!r}")
+        try:
+            _compiled(self.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise SettingsError(f"a mapping rule's pattern is no regular expression: {error}") from None
+
+    def matches(self, instance: Instance) -> bool:
+        """Whether the pattern is found in the instance's element."""
+        return _compiled(self.pattern).search(getattr(instance, RULE_FIELDS[self.field])[:MAX_TEXT]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPartMapping:
+    """What the header says of body part and side.
+
+    Attributes:
+        body_part: one of `BODY_PARTS`, or None.
+        body_part_source: DICOM keyword of the element that decided, or "rule"; also where it decided that the part is
+            not one of ours; None where none did.
+        laterality: `L`, `R`, `B`, or None.
+        laterality_source: DICOM keyword of the element that named the side.
+        reason: one sentence: why there is no part, or what contradicts what; None where all is plain.
+        conflict: "part": sources of one rank name different parts; "side": sources name different sides of the part that
+            is given. Without a part and without a conflict the instance is unsupported.
+    """
+
+    body_part: str | None
+    body_part_source: str | None
+    laterality: str | None
+    laterality_source: str | None
+    reason: str | None
+    conflict: Literal["part", "side"] | None
+
+
+class _Statement(NamedTuple):
+    """An element that speaks of a body part: what its words are, and the parts that they may mean."""
+
+    source: str
+    quote: str
+    names: tuple[str, ...]
+    parts: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.source} '{self.quote}' names {' and '.join(self.names)}"
+
+
+class _Part(NamedTuple):
+    body_part: str | None
+    source: str | None
+    reason: str | None = None
+    conflict: bool = False
+
+
+class _Text(NamedTuple):
+    """A text element as read, with the codes that stand in it."""
+
+    source: str
+    scope: laterality.Scope
+    quote: str
+    wording: Wording
+    names: tuple[str, ...]
+
+
+def map_body_part(
+    instance: Instance, rules: Sequence[MappingRule] = (), *, extended: bool = False
+) -> BodyPartMapping:
+    """The body part and side of *instance*; a total function that raises nothing.
+
+    Args:
+        instance: header facts; each text is read up to 256 characters.
+        rules: tried in their order, before everything else.
+        extended: clavicle, scapula and acromioclavicular joint are read as shoulder.
+    """
+    ranks = [
+        [_read(instance, "BodyPartExamined", "series")],
+        *([_read(instance, keyword, scope) for keyword in keywords] for scope, keywords in _TEXT_RANKS),
+        [_text(_PROCEDURE_CODES, "study", *_read_code(code)) for code in instance.procedure_codes[:_MAX_CODES]],
+    ]
+    part = _by_rule(instance, rules) or _by_header(instance, ranks, extended=extended)
+    side = laterality.outcome([*laterality.in_header(instance), *_sides(ranks, part.body_part, extended=extended)])
+    reason, conflict = part.reason, "part" if part.conflict else None
+    if side.conflict and part.body_part is not None:
+        return BodyPartMapping(part.body_part, part.source, None, None, side.conflict, "side")
+    return BodyPartMapping(part.body_part, part.source, side.side, side.source, reason, "part" if conflict else None)
+
+
+# -- the part ---------------------------------------------------------------------------------------------------------
+
+
+def _by_rule(instance: Instance, rules: Iterable[MappingRule]) -> _Part | None:
+    for rule in rules:
+        if rule.matches(instance):
+            if rule.body_part == NONE:
+                return _Part(None, "rule", f"a mapping rule on {rule.field} says that this is not analysed")
+            return _Part(rule.body_part, "rule")
+    return None
+
+
+def _by_header(instance: Instance, ranks: Sequence[Sequence[_Text]], *, extended: bool) -> _Part:
+    """The outcome of the ranks in their order."""
+    open_statements: list[_Statement] = []
+    for rank, texts in enumerate(ranks):
+        statements = [s for text in texts if (s := _statement(text.source, text.quote, text.names, extended=extended))]
+        if rank == 0:
+            statements.extend(_regions(instance, extended=extended))
+        decided = _by_rank(statements, open_statements, extended=extended)
+        if decided is not None:
+            return decided
+        open_statements.extend(s for s in statements if len(s.parts) > 1)
+    if not open_statements:
+        return _Part(None, None, "no header element names a body part")
+    return _Part(None, None, f"{open_statements[0]}, and no other element says which one part")
+
+
+def _by_rank(statements: Sequence[_Statement], earlier: Sequence[_Statement], *, extended: bool) -> _Part | None:
+    """What the statements of one rank decide; None where they leave the part open."""
+    certain = [statement for statement in statements if len(statement.parts) == 1]
+    if not certain:
+        return None
+    first = certain[0]
+    for other in (*certain[1:], *statements):
+        if not first.parts & other.parts:
+            if first.parts | other.parts <= {NONE}:
+                continue
+            return _Part(None, None, f"{first}, but {other}", conflict=True)
+    (part,) = first.parts
+    for statement in earlier:
+        if part not in statement.parts:
+            return _Part(None, None, f"{statement}, but {first}")
+    if part != NONE:
+        return _Part(part, first.source)
+    reason = f"{first}, which is not analysed"
+    if not extended and EXTENDED.intersection(first.names):
+        reason = f"{first}, which is read as shoulder only with the setting extended of [mapping]"
+    return _Part(None, first.source, reason)
+
+
+def _statement(source: str, quote: str, names: tuple[str, ...], *, extended: bool) -> _Statement | None:
+    """What *names*, all of one element, say of the part; None where they say nothing."""
+    if not names:
+        return None
+    told = tuple(name for name in names if name not in GENERAL) or names
+    # "Hand, digit 2": a finger of the hand, or the hand.
+    parts = frozenset().union(*(_parts(name, extended=extended) for name in told))
+    return _Statement(source, _quoted(quote), told, parts)
+
+
+def _parts(name: str, *, extended: bool) -> frozenset[str]:
+    """The parts that a meaning of the vocabulary may be; `NONE` for those that are not analysed."""
+    if name in BODY_PARTS:
+        return frozenset((name,))
+    if name in EXTENDED:
+        return frozenset(("shoulder" if extended else NONE,))
+    if name in AMBIGUOUS:
+        return frozenset().union(*((_parts(n, extended=extended) if n in EXTENDED else {n}) for n in AMBIGUOUS[name]))
+    return frozenset((NONE,))
+
+
+def _regions(instance: Instance, *, extended: bool) -> Iterator[_Statement]:
+    """A statement for each item of AnatomicRegionSequence: each names one region of the picture (PS3.3 10.5)."""
+    for region in instance.anatomic_regions[:_MAX_CODES]:
+        quote, read = _read_code(region.code)
+        names = _names(quote, read) if isinstance(read, Wording) else read
+        statement = _statement("AnatomicRegionSequence", quote, names, extended=extended)
+        if statement:
+            yield statement
+
+
+# -- texts and codes --------------------------------------------------------------------------------------------------
+
+
+def _read(instance: Instance, keyword: str, scope: laterality.Scope) -> _Text:
+    value: str = getattr(instance, RULE_FIELDS[keyword])
+    whole = keyword == "BodyPartExamined"
+    return _text(keyword, scope, value, wording.read(value, whole=whole), whole=whole)
+
+
+def _text(source: str, scope: laterality.Scope, quote: str, read: Wording) -> _Text:
+    return _Text(source, scope, quote, read, _names(quote, read))

@@ -1,0 +1,620 @@
+"""The structured report: what it says, what it takes over, and what independent tools say of it."""
+
+import copy
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
+from pathlib import Path
+
+import highdicom as hd
+import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.coding import Code
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
+
+from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity, decide
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.report import codes
+from pacs_agent.report.header import OPTIONAL, TYPE_2
+from pacs_agent.report.sr import (
+    SERIES_NUMBER,
+    SR_CLASSES,
+    Equipment,
+    Predecessor,
+    ReportIdentity,
+    SrClass,
+    encode_part10,
+    structured_report,
+)
+
+SAMPLES = Path(__file__).parents[4] / "shared" / "samples" / "dicom"
+DCIODVFY, DCENTVFY, DSRDUMP = (Path("/usr/bin") / tool for tool in ("dciodvfy", "dcentvfy", "dsrdump"))
+STUDY = "1.2.826.0.1.3680043.10.1.1"
+MODEL = ModelIdentity("demonstration", "1.0.0", "0123456789abcdef" * 4, True, True, False)
+UNTRAINED = ModelIdentity("demonstration", "1.0.0", "0123456789abcdef" * 4, False, False, True)
+UNCALIBRATED = ModelIdentity("demonstration", "1.0.0", "0123456789abcdef" * 4, True, False, False)
+EQUIPMENT = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
+IDENTITY = ReportIdentity("2.25.1001", "2.25.1002", 2, datetime(2025, 3, 4, 9, 30, 15, 123456, tzinfo=UTC))
+PREDECESSOR = Predecessor(SR_CLASSES["comprehensive3d"], "2.25.900", "2.25.901", STUDY)
+
+
+def radiograph(number: int = 1, *, modality: str = "DX", **elements: object) -> Dataset:
+    """The header of a synthetic radiograph."""
+    ds = Dataset()
+    ds.SOPClassUID = ComputedRadiographyImageStorage if modality == "CR" else DigitalXRayImageStorageForPresentation
+    ds.SOPInstanceUID = f"{STUDY}.2.{number}"
+    ds.SeriesInstanceUID = f"{STUDY}.3"
+    ds.StudyInstanceUID = STUDY
+    ds.Modality = modality
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Phantom^Paula", "P-17", "19700102", "F"
+    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20250304", "081500", "S1", "A-42"
+    ds.ReferringPhysicianName = "Reed^Ria"
+    ds.StudyDescription = "XR wrist"
+    ds.SeriesNumber, ds.InstanceNumber = 1, number
+    ds.Manufacturer = "Phantom"
+    ds.ViewPosition = "PA" if number % 2 else "LL"
+    ds.Rows, ds.Columns = 2500, 2048
+    for keyword, value in elements.items():
+        if value is None:
+            del ds[keyword]
+        else:
+            setattr(ds, keyword, value)
+    return ds
+
+
+def item(**elements: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def written(ds: Dataset, replace: tuple[bytes, bytes] | None = None) -> bytes:
+    """The bytes of *ds* as a file, as a modality would have sent it; with bytes of the same length exchanged."""
+    ds = copy.deepcopy(ds)
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    data = buffer.getvalue()
+    if replace:
+        assert data.count(replace[0]) == 1
+        assert len(replace[0]) == len(replace[1])
+        data = data.replace(*replace)
+    return data
+
+
+def broken(replacement: bytes, **elements: object) -> Dataset:
+    """A radiograph read from a file whose patient name holds *replacement* instead of `B#cken`."""
+    ds = radiograph(PatientName="B#cken^Paula", **elements)
+    return dcmread(BytesIO(written(ds, (b"B#cken", replacement))))
+
+
+def outcomes(sources: Sequence[Dataset], *probabilities: float | None) -> tuple[ImageOutcome, ...]:
+    """One outcome for each source; None: it could not be read."""
+    return tuple(
+        ImageOutcome(source.SOPInstanceUID, source.SeriesInstanceUID, "failed", reason="the JPEG 2000 stream is broken")
+        if probability is None
+        else ImageOutcome(source.SOPInstanceUID, source.SeriesInstanceUID, "analysed", probability)
+        for source, probability in zip(sources, probabilities, strict=True)
+    )
+
+
+def finding(
+    sources: Sequence[Dataset],
+    *probabilities: float | None,
+    part: str | None = "wrist",
+    side: str | None = "R",
+    model: ModelIdentity = MODEL,
+    reason: str | None = None,
+) -> Finding:
+    images = outcomes(sources, *probabilities)
+    return decide(part, side, images, 0.5, model, quality_control_subject=False, reason=reason)
+
+
+def report(
+    sources: Sequence[Dataset],
+    findings: Sequence[Finding],
+    model: ModelIdentity = MODEL,
+    predecessors: Sequence[Predecessor] = (),
+    sr_class: SrClass = "comprehensive3d",
+    identity: ReportIdentity = IDENTITY,
+) -> Dataset:
+    return structured_report(
+        findings, sources, model, EQUIPMENT, identity, predecessors=predecessors, sr_class=sr_class
+    )
+
+
+Case = tuple[list[Dataset], list[Finding], ModelIdentity, tuple[Predecessor, ...]]
+
+
+def _views(count: int, *probabilities: float | None, **elements: object) -> Case:
+    sources = [radiograph(number, **elements) for number in range(1, count + 1)]
+    return sources, [finding(sources, *probabilities)], MODEL, ()
+
+
+def _groups(*groups: tuple[str, str | None]) -> Case:
+    sources = [radiograph(number, modality="CR") for number in range(1, 2 * len(groups) + 1)]
+    findings = [
+        finding(sources[2 * index : 2 * index + 2], 0.2, 0.9 - index / 2, part=part, side=side)
+        for index, (part, side) in enumerate(groups)
+    ]
+    return sources, findings, MODEL, ()
+
+
+def _disagreeing() -> Case:
+    sources = [radiograph(SpecificCharacterSet="ISO_IR 100")]
+    reason = "header sources disagree: BodyPartExamined says hand, SeriesDescription 'Becken groß' says nothing known"
+    return sources, [finding(sources, 0.9, part=None, side=None, reason=reason)], MODEL, ()
+
+
+def _model(model: ModelIdentity) -> Case:
+    sources = [radiograph(1), radiograph(2)]
+    return sources, [finding(sources, 0.9, 0.4, model=model)], model, ()
+
+
+def _from(*sources: Dataset) -> Case:
+    return list(sources), [finding(sources, *[0.7] * len(sources))], MODEL, ()
+
+
+def _rich() -> Dataset:
+    procedure = item(CodeValue="24889-8", CodingSchemeDesignator="LN", CodeMeaning="XR Wrist Views")
+    step = item(ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.3", ReferencedSOPInstanceUID="1.2.3.4")
+    request = item(
+        RequestedProcedureID="RP1",
+        RequestedProcedureDescription="Handgelenk in 2 Ebenen",
+        AccessionNumber="A-42",
+        RequestedProcedureCodeSequence=[procedure],
+        ScheduledProcedureStepID="SPS1",
+    )
+    return radiograph(
+        IssuerOfPatientID="HOSPITAL",
+        QualityControlSubject="YES",
+        PatientAge="055Y",
+        PatientWeight="70.5",
+        OtherPatientIDsSequence=[item(PatientID="X9", TypeOfPatientID="TEXT", IssuerOfPatientID="OTHER")],
+        ProcedureCodeSequence=[procedure],
+        ReferencedPerformedProcedureStepSequence=[step],
+        RequestAttributesSequence=[request],
+        IssuerOfAccessionNumberSequence=[item(LocalNamespaceEntityID="RIS")],
+        TimezoneOffsetFromUTC="+0100",
+        ImageLaterality="R",
+        ViewCodeSequence=[item(CodeValue="399348003", CodingSchemeDesignator="SCT", CodeMeaning="antero-posterior")],
+    )
+
+
+def _hostile() -> Dataset:
+    ds = radiograph(
+        PatientSex="W",
+        PatientBirthDate="1970.01.02",
+        StudyTime="08:15",
+        StudyDescription="x" * 80,
+        PatientWeight="70.5",
+        PatientAge="55",
+        QualityControlSubject="MAYBE",
+        PatientIdentityRemoved="YES",
+        ProcedureCodeSequence=[item(CodeValue="1234", CodingSchemeDesignator="99LOCAL")],
+        ReferencedStudySequence=[Dataset()],
+        ReferencedPerformedProcedureStepSequence=[Dataset()],
+        RequestAttributesSequence=[Dataset()],
+        OtherPatientIDsSequence=[item(PatientID="X9")],
+    )
+    return dcmread(BytesIO(written(ds, (b"70.5", b"much"))))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "one view": lambda: _views(1, 0.12),
+    "three views": lambda: _views(3, 0.9, 0.2, 0.6, modality="CR"),
+    "two parts": lambda: _groups(("wrist", "L"), ("hand", "L")),
+    "two sides": lambda: _groups(("elbow", "R"), ("elbow", "L")),
+    "both sides": lambda: _groups(("shoulder", "B")),
+    "no side": lambda: _groups(("humerus", None)),
+    "part undetermined": _disagreeing,
+    "partial abnormal": lambda: _views(3, 0.9, None, 0.8),
+    "partial undetermined": lambda: _views(3, 0.1, 0.2, None),
+    "nothing readable": lambda: _views(2, None, None),
+    "untrained": lambda: _model(UNTRAINED),
+    "uncalibrated": lambda: _model(UNCALIBRATED),
+    "no type 2 elements": lambda: _from(radiograph(**dict.fromkeys(TYPE_2))),
+    "every module": lambda: _from(_rich()),
+    "hostile values": lambda: _from(_hostile()),
+    "Latin-1": lambda: _from(radiograph(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Zoë")),
+    "UTF-8": lambda: _from(radiograph(SpecificCharacterSet="ISO_IR 192", PatientName="Łukasiewicz^Żaneta")),
+    "Japanese": lambda: _from(
+        radiograph(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう")
+    ),
+    "Korean": lambda: _from(
+        radiograph(SpecificCharacterSet=["", "ISO 2022 IR 149"], PatientName="Hong^Gildong=洪^吉洞=홍^길동")
+    ),
+    "no character set declared": lambda: _from(broken(b"B\xfccken")),
+    "bytes outside UTF-8": lambda: _from(broken(b"B\xfccken", SpecificCharacterSet="ISO_IR 192")),
+    "unknown character set": lambda: _from(broken(b"B\xfccken", SpecificCharacterSet="ISO_IR 999")),
+    "predecessor": lambda: (*_views(1, 0.9)[:3], (PREDECESSOR,)),
+}
+
+
+def read_back(data: bytes) -> list[tuple[object, ...]]:
+    """Part, side, finding, percent, threshold of each group, and the images it names, as highdicom reads them."""
+    sr = hd.sr.srread(BytesIO(data))
+    parts = {code.value: part for part, code in codes.BODY_PARTS.items()}
+    sides = {code.value: side for side, code in codes.LATERALITIES.items()}
+    values = {code.value: value for value, code in codes.NORMALITIES.items()}
+    found: list[tuple[object, ...]] = []
+    for group in sr.content.get_image_measurement_groups():
+        sites = group.finding_sites
+        side = sites[0].ContentSequence[0].value.value if sites and "ContentSequence" in sites[0] else None
+        [normality] = group.get_qualitative_evaluations(name=codes.NORMALITY)
+        measurements = group.get_measurements()
+        parameters = [i.TextValue for i in group[0].ContentSequence if i.name == codes.ALGORITHM_PARAMETERS]
+        found.append(
+            (
+                parts[sites[0].value.value] if sites else None,
+                sides[side] if side else None,
+                values[normality.value.value],
+                measurements[0].value if measurements else None,
+                parameters,
+                [image.referenced_sop_instance_uid for image in group.source_images],
+            )
+        )
+    return found
+
+
+def expected(findings: Sequence[Finding]) -> list[tuple[object, ...]]:
+    """The same from the findings themselves."""
+
+    def percent(probability: float | None) -> float | None:
+        return None if probability is None else round(100 * probability, 2)
+
+    groups: list[tuple[object, ...]] = []
+    for f in findings:
+        side = f.laterality if f.body_part else None
+        uids = [image.sop_instance_uid for image in f.images]
+        groups.append((f.body_part, side, f.finding, percent(f.abnormal_probability), ["threshold=0.5"], uids))
+        for image in f.images:
+            own = image.abnormal_probability if f.abnormal_probability is not None else None
+            value = "undetermined"
+            if own is not None and f.finding != "undetermined":
+                value = "abnormal" if own > f.threshold else "normal"
+            groups.append((f.body_part, side, value, percent(own), ["threshold=0.5"], [image.sop_instance_uid]))
+    return groups
+
+
+def run(*command: Path) -> tuple[int, str]:
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).decode("latin-1")
+
+
+def errors(output: str, directory: Path) -> set[str]:
+    """The error lines, without the names of files."""
+    return {line.split(" for file ")[0] for line in output.replace(str(directory), "").splitlines() if "Error" in line}
+
+
+def comments(ds: Dataset) -> list[str]:
+    """Every comment of the content tree in its order."""
+    found = []
+    for child in ds.get("ContentSequence", ()):
+        if child.ValueType == "TEXT" and child.ConceptNameCodeSequence[0].CodeValue == codes.COMMENT.value:
+            found.append(child.TextValue)
+        found += comments(child)
+    return found
+
+
+@pytest.mark.parametrize("sr_class", SR_CLASSES)
+@pytest.mark.parametrize("name", CASES)
+def test_findings_read_back_equal(name: str, sr_class: SrClass) -> None:
+    """What highdicom reads from the file is what the findings said, in every class."""
+    sources, findings, model, predecessors = CASES[name]()
+    data = encode_part10(report(sources, findings, model, predecessors, sr_class))
+    assert dcmread(BytesIO(data)).SOPClassUID == SR_CLASSES[sr_class]
+    assert read_back(data) == expected(findings)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("sr_class", SR_CLASSES)
+@pytest.mark.parametrize("name", CASES)
+def test_object_passes_the_validators(name: str, sr_class: SrClass, tmp_path: Path) -> None:
+    """No error by dciodvfy, none by dcentvfy that the sources alone do not have, and dsrdump shows it."""
+    for tool in (DCIODVFY, DCENTVFY, DSRDUMP):
+        if not tool.exists():
+            pytest.skip(f"{tool} is not installed")
+    sources, findings, model, predecessors = CASES[name]()
+    path = tmp_path / "report.dcm"
+    path.write_bytes(encode_part10(report(sources, findings, model, predecessors, sr_class)))
+    files = []
+    for number, source in enumerate(sources):
+        files.append(tmp_path / f"source{number}.dcm")
+        files[-1].write_bytes(written(source))
+
+    assert errors(run(DCIODVFY, path)[1], tmp_path) == set()
+    if name != "hostile values":  # there the report must differ from its source, that is the point
+        alone = errors(run(DCENTVFY, *files)[1], tmp_path)
+        assert errors(run(DCENTVFY, path, *files)[1], tmp_path) - alone == set()
+    status, shown = run(DSRDUMP, path)
+    assert status == 0
+    assert '"Imaging Measurement Report"' in shown
+    assert shown.count('"Measurement Group"') == sum(1 + f.image_count for f in findings)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("sample", ["HAND_kodak_cr500_J2KR", "EXTREMITY_fuji_RG3_J2KI", "EXTREMITY_fuji_RG3_J2KR"])
+def test_report_of_a_real_image_passes(sample: str, tmp_path: Path) -> None:
+    """The headers of real modalities give a report that the validators accept and that highdicom reads back."""
+    file = SAMPLES / f"{sample}.dcm"
+    if not file.exists():
+        pytest.skip("the sample files are not there")
+    if not DCIODVFY.exists() or not DCENTVFY.exists():
+        pytest.skip("dicom3tools is not installed")
+    source = dcmread(file, stop_before_pixels=True)
+    findings = [finding([source], 0.8123, part="hand", side=None)]
+    data = encode_part10(report([source], findings))
+    path = tmp_path / "report.dcm"
+    path.write_bytes(data)
+    assert errors(run(DCIODVFY, path)[1], tmp_path) == set()
+    assert errors(run(DCENTVFY, path, file)[1], tmp_path) - errors(run(DCENTVFY, file)[1], tmp_path) == set()
+    assert read_back(data) == expected(findings)
+
+
+@pytest.mark.parametrize("name", ["chrJapMulti.dcm", "chrJapMultiExplicitIR6.dcm", "chrKoreanMulti.dcm"])
+def test_names_of_real_files_survive(name: str) -> None:
+    """A name in a character set with code extensions reads the same from the report, in the same character set."""
+    source = dcmread(get_testdata_file(name, download=False), stop_before_pixels=True)
+    read = dcmread(BytesIO(encode_part10(report([source], [finding([source], 0.3)]))))
+    assert read.PatientName == source.PatientName
+    assert read.SpecificCharacterSet == source.SpecificCharacterSet
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "character_set"),
+    [
+        ("one view", "Phantom^Paula", None),
+        ("Latin-1", "Müller^Zoë", "ISO_IR 100"),
+        ("UTF-8", "Łukasiewicz^Żaneta", "ISO_IR 192"),
+        ("Japanese", "Yamada^Tarou=山田^太郎=やまだ^たろう", ["", "ISO 2022 IR 87"]),
+        ("Korean", "Hong^Gildong=洪^吉洞=홍^길동", ["", "ISO 2022 IR 149"]),
+        ("no character set declared", "Bücken^Paula", "ISO_IR 192"),
+        ("bytes outside UTF-8", "B?cken^Paula", "ISO_IR 192"),
+        ("unknown character set", "Bücken^Paula", "ISO_IR 192"),
+        ("no type 2 elements", "", None),
+    ],
+)
+def test_character_set_is_the_sources_where_it_can_be(name: str, patient: str, character_set: object) -> None:
+    """The source's character set is kept; where it cannot say the texts, UTF-8 does, and the name is still readable."""
+    sources, findings, model, _ = CASES[name]()
+    read = dcmread(BytesIO(encode_part10(report(sources, findings, model))))
+    assert str(read.PatientName) == patient
+    assert read.get("SpecificCharacterSet") == character_set
+
+
+def test_own_words_that_the_source_cannot_write_turn_to_utf_8() -> None:
+    """A reason in letters the source's character set lacks is not garbled."""
+    source = radiograph(SpecificCharacterSet="ISO_IR 100")
+    unreadable = finding([source], 0.9, part=None, side=None, reason="SeriesDescription 'Łokieć' and 'hand' disagree")
+    read = dcmread(BytesIO(encode_part10(report([source], [unreadable]))))
+    assert read.SpecificCharacterSet == "ISO_IR 192"
+    assert any("Łokieć" in comment for comment in comments(read))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_arguments_give_the_same_bytes(name: str) -> None:
+    """Nothing in the object depends on when, or in which order of sources, it is built."""
+    sources, findings, model, predecessors = CASES[name]()
+    first = encode_part10(report(sources, findings, model, predecessors))
+    assert encode_part10(report(sources[::-1], findings, model, predecessors)) == first
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sources_are_left_as_they_were(name: str) -> None:
+    """The caller's data sets are the same after as before."""
+    sources, findings, model, predecessors = CASES[name]()
+    before = [written(source) for source in sources]
+    report(sources, findings, model, predecessors)
+    assert [written(source) for source in sources] == before
+
+
+def test_series_and_flags() -> None:
+    """The report is unverified, preliminary, in a series of its own that says what it is."""
+    sources, findings, *_ = CASES["three views"]()
+    ds = report(sources, findings)
+    assert (ds.VerificationFlag, ds.PreliminaryFlag, ds.CompletionFlag) == ("UNVERIFIED", "PRELIMINARY", "COMPLETE")
+    assert "CompletionFlagDescription" not in ds
+    assert ds.SeriesDescription.startswith("AI RESEARCH - UNVERIFIED")
+    assert len(ds.SeriesDescription) <= 64
+    assert (ds.Modality, ds.SeriesNumber, ds.InstanceNumber) == ("SR", SERIES_NUMBER, 2)
+    assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (IDENTITY.sop_instance_uid, IDENTITY.series_instance_uid)
+    assert (ds.ContentDate, ds.ContentTime) == ("20250304", "093015.123456")
+    assert (ds.InstanceCreationDate, ds.InstanceCreationTime) == ("20250304", "093015.123456")
+
+
+@pytest.mark.parametrize("name", ["partial abnormal", "partial undetermined", "nothing readable"])
+def test_partial_is_said_in_flag_and_words(name: str) -> None:
+    """Fewer images analysed than there are: CompletionFlag PARTIAL, and how many in words."""
+    sources, findings, *_ = CASES[name]()
+    ds = report(sources, findings)
+    words = f"{findings[0].images_analysed} of {findings[0].image_count} images analysed"
+    assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", words)
+    assert sum(words in comment for comment in comments(ds)) == 1
+    assert "Not analysed: the JPEG 2000 stream is broken." in comments(ds)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_report_says_what_it_is_and_never_fracture(name: str) -> None:
+    """In words: unverified, artificial intelligence, research, not for clinical use; no word of fracture."""
+    sources, findings, model, predecessors = CASES[name]()
+    texts = comments(report(sources, findings, model, predecessors))
+    assert "Unverified result of artificial intelligence. Research software, not for clinical use." in texts
+    assert not any("fracture" in text.lower() for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("one view", "No abnormality flagged by the model; does not exclude one."),
+        ("three views", "Abnormality flagged by the model."),
+        ("untrained", "Reason: the model is not trained."),
+        (
+            "part undetermined",
+            "Reason: header sources disagree: BodyPartExamined says hand, SeriesDescription 'Becken ",
+        ),
+    ],
+)
+def test_result_in_words(name: str, sentence: str) -> None:
+    """Each finding is said in the agreed sentence, an undetermined one with its reason."""
+    sources, findings, model, _ = CASES[name]()
+    assert any(text.startswith(sentence) for text in comments(report(sources, findings, model)))
+
+
+@pytest.mark.parametrize("name", ["untrained", "part undetermined", "nothing readable"])
+def test_no_claim_means_no_number(name: str) -> None:
+    """A finding without a probability leaves none in the report, not in the image groups either."""
+    sources, findings, model, _ = CASES[name]()
+    assert b"MeasuredValueSequence" not in encode_part10(report(sources, findings, model))
+    groups = hd.sr.srread(BytesIO(encode_part10(report(sources, findings, model)))).content
+    assert [group.get_measurements() for group in groups.get_image_measurement_groups()] == [[]] * (1 + len(sources))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(MODEL, codes.PROBABILITY), (UNCALIBRATED, codes.CERTAINTY_OF_FINDING)], ids=["cal", "uncal"]
+)
+def test_only_a_calibrated_model_states_a_probability(model: ModelIdentity, name: Code) -> None:
+    """The number is called Probability of a calibrated model, else Certainty of Finding, in percent."""
+    source = radiograph()
+    data = encode_part10(report([source], [finding([source], 0.73456, model=model)], model))
+    for group in hd.sr.srread(BytesIO(data)).content.get_image_measurement_groups():
+        [measurement] = group.get_measurements()
+        assert (measurement.name, measurement.value, measurement.unit) == (name, 73.46, codes.PERCENT)
+
+
+def test_algorithm_is_identified_in_every_group() -> None:
+    """Name, version with the start of the weights' hash, threshold; tracking UIDs differ from group to group."""
+    sources, findings, *_ = CASES["two parts"]()
+    groups = hd.sr.srread(BytesIO(encode_part10(report(sources, findings)))).content.get_image_measurement_groups()
+    assert len({group.tracking_uid for group in groups}) == len(groups) == 6
+    assert len({group.tracking_identifier for group in groups}) == 6
+    for group in groups:
+        texts = {i.name.value: i.TextValue for i in group[0].ContentSequence if i.ValueType == "TEXT"}
+        assert texts[codes.ALGORITHM_NAME.value] == "demonstration"
+        assert texts[codes.ALGORITHM_VERSION.value] == "1.0.0 (weights 0123456789ab)"
+        assert texts[codes.ALGORITHM_PARAMETERS.value] == "threshold=0.5"
+
+
+def test_evidence_names_every_image() -> None:
+    """CurrentRequestedProcedureEvidenceSequence holds each source once, failed ones too."""
+    sources, findings, *_ = CASES["partial abnormal"]()
+    [study] = report(sources, findings).CurrentRequestedProcedureEvidenceSequence
+    [series] = study.ReferencedSeriesSequence
+    assert [i.ReferencedSOPInstanceUID for i in series.ReferencedSOPSequence] == [s.SOPInstanceUID for s in sources]
+
+
+def test_predecessor_is_declared() -> None:
+    """A later revision names the report it replaces."""
+    sources, findings, model, predecessors = CASES["predecessor"]()
+    [study] = report(sources, findings, model, predecessors).PredecessorDocumentsSequence
+    [series] = study.ReferencedSeriesSequence
+    [reference] = series.ReferencedSOPSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (STUDY, "2.25.901")
+    assert reference.ReferencedSOPInstanceUID == "2.25.900"
+    assert reference.ReferencedSOPClassUID == SR_CLASSES["comprehensive3d"]
+    assert "PredecessorDocumentsSequence" not in report(sources, findings)
+
+
+def test_patient_study_and_request_are_taken_over() -> None:
+    """Patient and Study modules, the performed step, the request and the procedure come from the source."""
+    source = _rich()
+    ds = report([source], [finding([source], 0.2)])
+    for keyword in (*TYPE_2, *OPTIONAL):
+        if keyword in source:
+            assert ds[keyword].value == source[keyword].value, keyword
+    assert ds.ReferencedPerformedProcedureStepSequence == source.ReferencedPerformedProcedureStepSequence
+    [request] = ds.ReferencedRequestSequence
+    assert (request.RequestedProcedureID, request.AccessionNumber, request.StudyInstanceUID) == ("RP1", "A-42", STUDY)
+    assert request.RequestedProcedureCodeSequence == source.ProcedureCodeSequence
+    [procedure] = [i for i in ds.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "121058"]
+    assert procedure.ConceptCodeSequence[0].CodeValue == "24889-8"
+
+
+def test_time_is_in_the_zone_of_the_sources() -> None:
+    """Where the sources name their zone the report's time is in it; else in that of the time given."""
+    source = _rich()
+    ds = report([source], [finding([source], 0.2)])
+    assert (ds.TimezoneOffsetFromUTC, ds.ContentTime) == ("+0100", "103015.123456")
+    local = datetime(2025, 3, 4, 20, 0, tzinfo=timezone(timedelta(hours=-5)))
+    identity = ReportIdentity("2.25.1001", "2.25.1002", 1, local)
+    plain = radiograph()
+    ds = report([plain], [finding([plain], 0.2)], identity=identity)
+    assert (ds.ContentDate, ds.ContentTime, "TimezoneOffsetFromUTC" in ds) == ("20250304", "200000", False)
+    assert ds.ContributingEquipmentSequence[0].ContributionDateTime == "20250304200000.000000-0500"
+
+
+def test_hostile_values_are_left_out() -> None:
+    """A value that is not legal for its VR never reaches the report; what can be read of it does."""
+    source = _hostile()
+    ds = report([source], [finding([source], 0.2)])
+    assert (ds.PatientSex, ds.PatientBirthDate, ds.StudyTime) == ("", "19700102", "0815")
+    for keyword in (
+        "StudyDescription",
+        "PatientWeight",
+        "PatientAge",
+        "QualityControlSubject",
+        "ProcedureCodeSequence",
+    ):
+        assert keyword not in ds
+    assert ds.ReferencedPerformedProcedureStepSequence == []
+
+
+def test_identity_is_never_cut_short() -> None:
+    """An accession number or patient ID too long for its VR is taken as received: shortened it would be another's."""
+    source = radiograph(AccessionNumber="2008050417172310-7/B", PatientID="P" * 70)
+    read = dcmread(BytesIO(encode_part10(report([source], [finding([source], 0.2)]))))
+    assert (read.AccessionNumber, read.PatientID) == ("2008050417172310-7/B", "P" * 70)
+
+
+def test_a_second_source_fills_what_the_first_lacks() -> None:
+    """The description that only the second image has still reaches the report."""
+    sources = [radiograph(1, StudyDescription=None), radiograph(2)]
+    assert report(sources, [finding(sources, 0.2, 0.3)]).StudyDescription == "XR wrist"
+
+
+def test_equipment_is_ours() -> None:
+    """Processing Equipment with manufacturer, model, version, DeviceUID; no other library's name in the object."""
+    sources, findings, *_ = CASES["one view"]()
+    ds = report(sources, findings)
+    [contribution] = ds.ContributingEquipmentSequence
+    assert contribution.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+    assert (contribution.Manufacturer, contribution.ManufacturerModelName) == ("pacs-agent", "pacs-agent")
+    assert (contribution.SoftwareVersions, contribution.DeviceUID) == ("0.1.0", "2.25.7")
+    assert ds.file_meta.ImplementationVersionName == "PACS_AGENT 0.1.0"
+    assert b"highdicom" not in encode_part10(ds)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [[], [radiograph(1)], [radiograph(1), radiograph(2), radiograph(3)], [radiograph(1), radiograph(3)]],
+    ids=["none", "too few", "too many", "others"],
+)
+def test_sources_must_be_those_of_the_findings(sources: list[Dataset]) -> None:
+    """Evidence that the findings do not name, or lack of it, is refused."""
+    named = [radiograph(1), radiograph(2)]
+    with pytest.raises(PacsAgentError, match="not the images"):
+        report(sources, [finding(named, 0.2, 0.3)])
+
+
+def test_sources_of_two_studies_are_refused() -> None:
+    """One report is of one study."""
+    sources = [radiograph(1), radiograph(2, StudyInstanceUID="1.2.3")]
+    with pytest.raises(PacsAgentError, match="one study"):
+        report(sources, [finding(sources, 0.2, 0.3)])
+
+
+def test_time_without_zone_is_refused() -> None:
+    """A time that could be any is not written."""
+    source = radiograph()
+    naive = ReportIdentity("2.25.1", "2.25.2", 1, datetime(2025, 3, 4))  # noqa: DTZ001 - that is the point
+    with pytest.raises(PacsAgentError, match="zone"):
+        report([source], [finding([source], 0.2)], identity=naive)

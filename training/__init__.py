@@ -1,0 +1,1 @@
+"""From a MURA folder to an evaluated bundle. Imports the network and the preprocessing from pacs_agent.analyse."""
