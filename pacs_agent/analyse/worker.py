@@ -2,8 +2,8 @@
 
 Enters: JSON messages on the inherited socket FD, naming files. Leaves: JSON answers with probabilities, or a reason for
 each picture that could not be read. A picture never ends the process by an exception; the network's failure ends it on
-purpose, so that the supervisor starts a fresh one. Never talks to the network, never writes a file, never outlives its
-parent.
+purpose, so that the supervisor starts a fresh one. Never opens a socket, never writes a picture or a row, never
+outlives its parent.
 
 Messages, each one JSON object:
     configuration  {bundle, weights_sha256, device, batch_images, max_pixels, memory_limit_mb, parent_pid}
@@ -117,7 +117,6 @@ def _load(configuration: dict[str, Any]) -> Ensemble:
     Raises:
         BundleError: it cannot be used, or its weights are not those that the parent checked.
     """
-
     bundle = load_bundle(configuration["bundle"])
     if bundle.manifest.weights_sha256 != configuration["weights_sha256"]:
         raise BundleError(f"bundle {bundle.path}: its weights were changed since it was checked")

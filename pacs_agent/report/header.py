@@ -18,6 +18,7 @@ from pydicom.multival import MultiValue
 from pacs_agent.report.legal import TEXT_VRS, items, legal_items, legal_value, received
 
 UTF_8 = "ISO_IR 192"
+LATIN_1 = "ISO_IR 100"
 
 # Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): there, and empty where unknown.
 TYPE_2 = (
@@ -107,14 +108,21 @@ def character_set(sources: Sequence[Dataset]) -> str | list[str] | None:
 
 
 def settle_character_set(ds: Dataset, wanted: str | list[str] | None) -> None:
-    """Give *ds* the character set *wanted* where all its texts can be written in it, else UTF-8."""
-    terms = wanted if isinstance(wanted, list) else [wanted or ""]
-    if not all(_can_be_written(text, terms) for text in _texts(ds)):
-        ds.SpecificCharacterSet = UTF_8
-    elif wanted:
-        ds.SpecificCharacterSet = wanted
-    elif "SpecificCharacterSet" in ds:
-        del ds.SpecificCharacterSet
+    """Give *ds* the character set *wanted* where all its texts can be written in it, else UTF-8.
+
+    Where none is wanted and the texts need one, Latin-1 is tried first: it is what undeclared bytes were read as.
+    """
+    texts = set(_texts(ds))
+    for candidate in (wanted,) if wanted else (None, LATIN_1):
+        if all(
+            _can_be_written(text, candidate if isinstance(candidate, list) else [candidate or ""]) for text in texts
+        ):
+            if candidate:
+                ds.SpecificCharacterSet = candidate
+            elif "SpecificCharacterSet" in ds:
+                del ds.SpecificCharacterSet
+            return
+    ds.SpecificCharacterSet = UTF_8
 
 
 def _first(sources: Sequence[Dataset], keyword: str) -> Any:

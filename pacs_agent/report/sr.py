@@ -6,6 +6,7 @@ Never changes the caller's data sets, never gives a UID or reads a clock, never 
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -161,12 +162,13 @@ def encode_part10(ds: Dataset) -> bytes:
 
 
 def _images(findings: Sequence[Finding], sources: Sequence[Dataset]) -> dict[str, Dataset]:
-    """The sources by SOP Instance UID in the order of the findings, whatever order they came in."""
-    given = {str(source.SOPInstanceUID): source for source in sources}
+    """Copies of the sources by SOP Instance UID in the order of the findings, whatever order they came in."""
+    # Copies: looking at an element decodes it in place, and what could not be decoded would be written differently.
+    given = {str(source.SOPInstanceUID): source for source in map(deepcopy, sources)}
     named = [outcome.sop_instance_uid for finding in findings for outcome in finding.images]
     if not named or set(named) != set(given):
         raise PacsAgentError("the sources of a report are not the images that its findings name")
-    if len({source.StudyInstanceUID for source in sources}) > 1:
+    if len({source.StudyInstanceUID for source in given.values()}) > 1:
         raise PacsAgentError("the sources of a report are not of one study")
     return {uid: given[uid] for uid in named}
 

@@ -1,8 +1,8 @@
 """The body part and side of an instance, from its header, or why there is none.
 
-Enters: the header facts of an instance and the configured rules. Leaves: a `BodyPartMapping`, for any instance whatever
-its header holds. It never guesses: texts that name several parts, or none for certain, are passed over, and it never looks
-at pixels or at other instances.
+Enters: the header facts of an instance and the configured rules. Leaves: a `BodyPartMapping`, for any instance
+whatever its header holds. It never guesses: texts that name several parts, or none for certain, are passed over, and it
+never looks at pixels or at other instances.
 
 The sources speak in ranks. The first rank in which an element names one part for certain decides; elements of one rank
 that name different parts are a conflict; a later rank never overrides an earlier one:
@@ -29,8 +29,8 @@ from pacs_agent.errors import SettingsError
 from pacs_agent.study import laterality, regions, wording
 from pacs_agent.study.instance import Code, Instance
 from pacs_agent.study.laterality import SideStatement
-from pacs_agent.study.vocabulary import AMBIGUOUS, BODY_PARTS, EXTENDED, GENERAL, NONE
-from pacs_agent.study.wording import MAX_TEXT, Wording
+from pacs_agent.study.vocabulary import AMBIGUOUS, BODY_PARTS, EXTENDED, NEVER_PLAIN, NONE
+from pacs_agent.study.wording import MAX_TEXT
 
 __all__ = ["BODY_PARTS", "RULE_FIELDS", "BodyPartMapping", "MappingRule", "map_body_part"]
 
@@ -86,7 +86,9 @@ class MappingRule:
         if self.field not in RULE_FIELDS:
             raise SettingsError(f"a mapping rule's field must be one of {', '.join(RULE_FIELDS)}, not {self.field!r}")
         if self.body_part not in (*BODY_PARTS, NONE):
-            raise SettingsError(f"a mapping rule's body_part must be one of {', '.join(BODY_PARTS)} or none, not {self.body_part!r}")
+            raise SettingsError(
+                f"a mapping rule's body_part must be one of {', '.join(BODY_PARTS)} or none, not {self.body_part!r}"
+            )
         try:
             _compiled(self.pattern)
         except (re.error, OverflowError, RecursionError) as error:
@@ -108,8 +110,8 @@ class BodyPartMapping:
         laterality: `L`, `R`, `B`, or None.
         laterality_source: DICOM keyword of the element that named the side.
         reason: one sentence: why there is no part, or what contradicts what; None where all is plain.
-        conflict: "part": sources of one rank name different parts; "side": sources name different sides of the part that
-            is given. Without a part and without a conflict the instance is unsupported.
+        conflict: "part": sources of one rank name different parts; "side": sources name different sides of the part
+            that is given. Without a part and without a conflict the instance is unsupported.
     """
 
     body_part: str | None
@@ -140,18 +142,16 @@ class _Part(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """A text element as read, with the codes that stand in it."""
+    """A source as read: what it names, and the side it says (`L`, `R`, `B` or "")."""
 
     source: str
     scope: laterality.Scope
     quote: str
-    wording: Wording
     names: tuple[str, ...]
+    side: str
 
 
-def map_body_part(
-    instance: Instance, rules: Sequence[MappingRule] = (), *, extended: bool = False
-) -> BodyPartMapping:
+def map_body_part(instance: Instance, rules: Sequence[MappingRule] = (), *, extended: bool = False) -> BodyPartMapping:
     """The body part and side of *instance*; a total function that raises nothing.
 
     Args:
@@ -162,14 +162,14 @@ def map_body_part(
     ranks = [
         [_read(instance, "BodyPartExamined", "series")],
         *([_read(instance, keyword, scope) for keyword in keywords] for scope, keywords in _TEXT_RANKS),
-        [_text(_PROCEDURE_CODES, "study", *_read_code(code)) for code in instance.procedure_codes[:_MAX_CODES]],
+        [_read_procedures(instance.procedure_codes[:_MAX_CODES])],
     ]
     part = _by_rule(instance, rules) or _by_header(instance, ranks, extended=extended)
     side = laterality.outcome([*laterality.in_header(instance), *_sides(ranks, part.body_part, extended=extended)])
-    reason, conflict = part.reason, "part" if part.conflict else None
-    if side.conflict and part.body_part is not None:
+    if part.body_part is not None and side.conflict:
         return BodyPartMapping(part.body_part, part.source, None, None, side.conflict, "side")
-    return BodyPartMapping(part.body_part, part.source, side.side, side.source, reason, "part" if conflict else None)
+    conflict: Literal["part"] | None = "part" if part.conflict else None
+    return BodyPartMapping(part.body_part, part.source, side.side, side.source, part.reason, conflict)
 
 
 # -- the part ---------------------------------------------------------------------------------------------------------
@@ -208,8 +208,6 @@ def _by_rank(statements: Sequence[_Statement], earlier: Sequence[_Statement], *,
     first = certain[0]
     for other in (*certain[1:], *statements):
         if not first.parts & other.parts:
-            if first.parts | other.parts <= {NONE}:
-                continue
             return _Part(None, None, f"{first}, but {other}", conflict=True)
     (part,) = first.parts
     for statement in earlier:
@@ -227,8 +225,12 @@ def _statement(source: str, quote: str, names: tuple[str, ...], *, extended: boo
     """What *names*, all of one element, say of the part; None where they say nothing."""
     if not names:
         return None
-    told = tuple(name for name in names if name not in GENERAL) or names
-    # "Hand, digit 2": a finger of the hand, or the hand.
+    certain = frozenset().union(*(_parts(name, extended=extended) for name in names if name not in AMBIGUOUS))
+    told = tuple(
+        name
+        for name in names
+        if name not in AMBIGUOUS or name in NEVER_PLAIN or not certain & _parts(name, extended=extended)
+    )
     parts = frozenset().union(*(_parts(name, extended=extended) for name in told))
     return _Statement(source, _quoted(quote), told, parts)
 
@@ -247,11 +249,24 @@ def _parts(name: str, *, extended: bool) -> frozenset[str]:
 def _regions(instance: Instance, *, extended: bool) -> Iterator[_Statement]:
     """A statement for each item of AnatomicRegionSequence: each names one region of the picture (PS3.3 10.5)."""
     for region in instance.anatomic_regions[:_MAX_CODES]:
-        quote, read = _read_code(region.code)
-        names = _names(quote, read) if isinstance(read, Wording) else read
-        statement = _statement("AnatomicRegionSequence", quote, names, extended=extended)
+        names = _names_of_code(region.code)
+        statement = _statement("AnatomicRegionSequence", _told(region.code), names, extended=extended)
         if statement:
             yield statement
+
+
+# -- the side ---------------------------------------------------------------------------------------------------------
+
+
+def _sides(ranks: Sequence[Sequence[_Text]], body_part: str | None, *, extended: bool) -> Iterator[SideStatement]:
+    """What the texts say of the side; a text that speaks of other parts says nothing of this one's."""
+    for text in (text for texts in ranks for text in texts):
+        if text.side and (
+            body_part is None
+            or not text.names
+            or any(body_part in _parts(name, extended=extended) for name in text.names)
+        ):
+            yield SideStatement(text.source, text.side, text.scope, _quoted(text.quote))
 
 
 # -- texts and codes --------------------------------------------------------------------------------------------------
@@ -259,9 +274,51 @@ def _regions(instance: Instance, *, extended: bool) -> Iterator[_Statement]:
 
 def _read(instance: Instance, keyword: str, scope: laterality.Scope) -> _Text:
     value: str = getattr(instance, RULE_FIELDS[keyword])
-    whole = keyword == "BodyPartExamined"
-    return _text(keyword, scope, value, wording.read(value, whole=whole), whole=whole)
+    if not value:
+        return _Text(keyword, scope, "", (), "")
+    names, side = _read_text(value, whole=keyword == "BodyPartExamined")
+    return _Text(keyword, scope, value, names, side)
 
 
-def _text(source: str, scope: laterality.Scope, quote: str, read: Wording) -> _Text:
-    return _Text(source, scope, quote, read, _names(quote, read))
+def _read_procedures(codes: Sequence[Code]) -> _Text:
+    """All procedure codes as one source: they list what was ordered, which may be several parts."""
+    names = tuple(dict.fromkeys(name for code in codes for name in _names_of_code(code)))
+    sides = {side for code in codes if (side := _read_text(code.meaning, whole=False)[1])}
+    quote = ", ".join(_told(code) for code in codes)
+    return _Text(_PROCEDURE_CODES, "study", quote, names, sides.pop() if len(sides) == 1 else "")
+
+
+def _names_of_code(code: Code) -> tuple[str, ...]:
+    """What *code* names: by its value where that is known, else by its meaning's words."""
+    known = regions.look_up(code)
+    return (known.meaning,) if known else _read_text(code.meaning, whole=False)[0]
+
+
+# The texts of a site are few, and come with every instance.
+@functools.lru_cache(maxsize=2048)
+def _read_text(text: str, *, whole: bool) -> tuple[tuple[str, ...], str]:
+    """What *text* names, and its side."""
+    read = wording.read(text, whole=whole)
+    names = read.meanings
+    coded = _SRT_IN_TEXT.findall(text[:MAX_TEXT])
+    if whole and _SCT_ALONE.fullmatch(text):
+        coded.append(text)
+    if coded:
+        known = (regions.look_up(Code(value, "", "")) for value in coded)
+        names = tuple(dict.fromkeys((*names, *(code.meaning for code in known if code))))
+    return names, laterality.in_text(read)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _told(code: Code) -> str:
+    return " ".join(part for part in (code.value, code.meaning) if part)
+
+
+def _quoted(text: str) -> str:
+    """*text* on one line, cut to what a reason needs."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_TEXT]).split())
+    return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"

@@ -35,17 +35,22 @@ class SideOutcome(NamedTuple):
 
 
 _RIGHT = words_of(
-    "right, rt, rechts, rechte, rechter, rechtes, rechten, rechterhand, droite, droit, derecha, derecho, derechas, destra, "
-    "destro, direita, direito, dcha, dcho, drte, höger, högra, højre, høyre, prawa, prawy, prawej, prawe, prawego, pravá, "
+    "right, rt, rechts, rechte, rechter, rechtes, rechten, rechterhand, droite, droit, derecha, derecho, derechas, "
+    "destra, "
+    "destro, direita, direito, dcha, dcho, drte, höger, högra, højre, høyre, prawa, prawy, prawej, prawe, prawego, "
+    "pravá, "
     "pravý, pravé, oikea, oikean, правая, правый, правой, правого, dext"
 )
 _LEFT = words_of(
-    "left, lt, links, linke, linker, linkes, linken, linkerhand, gauche, izquierda, izquierdo, izquierdas, izq, izda, izdo, "
-    "izqda, sinistra, sinistro, esquerda, esquerdo, gche, vänster, vänstra, venstre, lewa, lewy, lewej, lewe, lewego, levá, "
+    "left, lt, links, linke, linker, linkes, linken, linkerhand, gauche, izquierda, izquierdo, izquierdas, izq, "
+    "izda, izdo, "
+    "izqda, sinistra, sinistro, esquerda, esquerdo, gche, vänster, vänstra, venstre, lewa, lewy, lewej, lewe, "
+    "lewego, levá, "
     "levý, levé, vasen, vasemman, левая, левый, левой, левого, sinist"
 )
 _BOTH = words_of(
-    "bilateral, bilat, bilaterale, bilaterales, bilatérales, bilateraux, bilaterali, bilaterais, beidseits, beidseitig, "
+    "bilateral, bilat, bilaterale, bilaterales, bilatérales, bilateraux, bilaterali, bilaterais, beidseits, "
+    "beidseitig, "
     "beiderseits, beids, bds, bdsts, dubbelzijdig, beiderzijds, bilateralt, obustronne"
 )
 # These count beside a body part only: "both views", "beide Ebenen" are no sides.
@@ -62,11 +67,16 @@ _AFTER_PART: dict[str, dict[str, str]] = {
 }
 # "Right-handed" is a habit and "left in place" no side.
 _VOID_AFTER_SIDE = words_of("handed, hander, handedness, dominant, in, open, over, out, as, behind, angle, angled")
+_VOID_BEFORE_SIDE = words_of("dominant, dominance, handed, handedness")
 _VIEWS = words_of(
-    "ap, pa, dp, pd, lat, lateral, latl, obl, oblique, axial, ax, axillary, oblik, seitlich, seitl, schräg, view, views, v, "
-    "vw, vws, xr, cr, dx, dr, x, ray, xray, min, minimum, comp, complete, or, more, and, with, the, e, ebenen, 2e, f, p, "
-    "face, profil, int, ext, rot, norgaard, ballcatcher, y, stress, standing, grid, bucky, portable, mobile, upright, only, "
-    "single, two, three, four, six, one, additional, general, routine, adult, child, ped, peds, pediatric, view1, image, img, "
+    "ap, pa, dp, pd, lat, lateral, latl, obl, oblique, axial, ax, axillary, oblik, seitlich, seitl, schräg, view, "
+    "views, v, "
+    "vw, vws, xr, cr, dx, dr, x, ray, xray, min, minimum, comp, complete, or, more, and, with, the, e, ebenen, 2e, "
+    "f, p, "
+    "face, profil, int, ext, rot, norgaard, ballcatcher, y, stress, standing, grid, bucky, portable, mobile, "
+    "upright, only, "
+    "single, two, three, four, six, one, additional, general, routine, adult, child, ped, peds, pediatric, view1, "
+    "image, img, "
     "exam, rx, rtg, rad, diag, plain, film, s, m, d, a"
 )
 # A letter after one of these is a projection: "AP/L" is anteroposterior and lateral.
@@ -95,7 +105,11 @@ def in_text(text: Wording) -> str:
             beside[mention.start - 1] = beside[mention.end] = mention.languages
             after.add(mention.end)
     plain = all(
-        index in covered or token.text.isdigit() or token.text in _VIEWS or token.text in _SHORT or _plain_side(token.text)
+        index in covered
+        or token.text.isdigit()
+        or token.text in _VIEWS
+        or token.text in _SHORT
+        or _plain_side(token.text)
         for index, token in enumerate(text.tokens)
     )
     sides = set()
@@ -104,11 +118,15 @@ def in_text(text: Wording) -> str:
             continue
         if index in covered and text.tokens[index].text not in _RIGHT | _LEFT:
             continue
+        if index and text.tokens[index - 1].text in _VOID_BEFORE_SIDE:
+            continue
         side = _plain_side(text.tokens[index].text) or _short_side(text, index, beside, plain=plain)
         if not side and index in after:
             side = _side_after(text, index, beside[index])
         if side:
             sides.add(side)
+    # A letter that is too uncertain to name a side can still be the other one: "compare L and R wrist".
+    sides |= {_SHORT[token.text] for i, token in enumerate(text.tokens) if _is_lone_letter(text, i)} if sides else set()
     return sides.pop() if len(sides) == 1 else ""
 
 
@@ -138,8 +156,8 @@ def in_header(instance: Instance) -> list[SideStatement]:
 def outcome(statements: Sequence[SideStatement]) -> SideOutcome:
     """The first statement's side, unless a later one contradicts it.
 
-    One side against the other contradicts, and so does one side where the first says both; "both" of a series or a study
-    does not contradict one side of a picture, which is a part of it.
+    One side against the other contradicts, and so does one side where the first says both; "both" of a series or a
+    study does not contradict one side of a picture, which is a part of it.
     """
     if not statements:
         return SideOutcome(None, None)
@@ -206,6 +224,17 @@ def _is_elision(text: Wording, index: int) -> bool:
     """Whether the token is an article with an apostrophe, as in "l'épaule"."""
     after = text.tokens[index + 1] if index + 1 < len(text.tokens) else None
     return after is not None and after.before[:1] in {"'", "’", "`", "´"} and len(text.tokens[index].text) == 1
+
+
+def _is_lone_letter(text: Wording, index: int) -> bool:
+    """Whether the token is an L or R that stands alone, and is no projection, article, number or part of a name."""
+    if text.tokens[index].text not in {"l", "r"} or _is_elision(text, index) or _touches_number(text, index):
+        return False
+    if any(mention.start <= index < mention.end for mention in text.mentions):
+        return False
+    before = text.tokens[index - 1].text if index else ""
+    ruled_out = text.tokens[index].text == "r" and _followed_by(text, index, frozenset({"o"}))
+    return not ruled_out and before not in _PROJECTIONS and before != "b"
 
 
 def _is_b_slash_l(text: Wording, index: int) -> bool:

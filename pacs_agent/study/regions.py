@@ -1,7 +1,7 @@
 """Codes that name body parts and sides, as data: SNOMED CT and the older SRT of anatomic regions, LOINC of procedures.
 
-Enters: a code as met in a header. Leaves: what it means, in the words of vocabulary.py, and the side it holds. The code's
-meaning text is not looked at here.
+Enters: a code as met in a header. Leaves: what it means, in the words of vocabulary.py, and the side it holds. The
+code's meaning text is not looked at here.
 """
 
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ EXTENDED: frozenset[str] = frozenset({"clavicle", "scapula", "acromioclavicular 
 AMBIGUOUS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "extremity": frozenset((*BODY_PARTS, *EXTENDED, NONE)),
-        "upper limb": frozenset((*BODY_PARTS, *EXTENDED)),
+        "upper limb": frozenset((*BODY_PARTS, *EXTENDED, NONE)),
         "arm": frozenset(BODY_PARTS),
         "digit": frozenset(("finger", NONE)),
         "distal forearm": frozenset(("forearm", "wrist")),
@@ -28,8 +28,9 @@ AMBIGUOUS: Mapping[str, frozenset[str]] = MappingProxyType(
         "proximal humerus": frozenset(("humerus", "shoulder")),
     }
 )
-# Of these, the ones that a more exact word of the same text makes plain: "upper extremity: hand" is a hand.
-GENERAL: frozenset[str] = frozenset({"extremity", "upper limb"})
+# A more exact word of the same text makes most of these plain: "upper extremity: hand" is a hand. Not this one: "arm
+# and hand" are two parts.
+NEVER_PLAIN: frozenset[str] = frozenset({"arm"})
 
 # A mention of no anatomy: "scapular Y" is a view of the shoulder, "radial head" one of the elbow.
 VIEW = "view"
@@ -50,7 +51,8 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "shoulder": "shoulder, shoulders, shoulder joint, shldr, shldrs, shld, shoul, shouldr, sholder, shouder, "
             "glenohumeral, glenohumeral joint, gh joint",
             "wrist": "wrist, wrists, wrist joint, wri, wrst, wrsit, carpus, carpal, carpals, carpal tunnel, scaphoid, "
-            "scaphoids, distal radius, distal radial, radius distal, lunate, radiocarpal, triquetrum, pisiform, os scaphoideum",
+            "scaphoids, distal radius, distal radial, radius distal, lunate, radiocarpal, triquetrum, pisiform, "
+            "os scaphoideum",
             "clavicle": "clavicle, clavicles, clavicula, clavical, clav, collar bone, collarbone",
             "scapula": "scapula, scapulae, scapular, scap, acromion, glenoid, coracoid, shoulder blade, "
             "shoulder blades",
@@ -79,7 +81,8 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "mediastinum, chestabdomen, chestabdpelvis, neckchest, neckchestabdomen, neckchestabdpelv, heart, "
             "sternoclavicular, sternoclavicular joint, scjoint, sc joint, sc joints, trachea, bronchus, diaphragm",
             "abdomen": "abdomen, abdominal, abd, kub, abdomenpelvis, stomach, colon, bowel, small bowel, duodenum, "
-            "ileum, jejunum, rectum, esophagus, oesophagus, kidney, kidneys, bladder, ureter, ureters, urethra, liver, gallbladder, "
+            "ileum, jejunum, rectum, esophagus, oesophagus, kidney, kidneys, bladder, ureter, ureters, urethra, "
+            "liver, gallbladder, "
             "pancreas, spleen, uterus, prostate, renal, urinary",
             "pelvis": "pelvis, pelvic, ilium, sacroiliac, si joint, si joints, sijoint, sijoints, pubis, acetabulum",
             "hip": "hip, hips, hip joint",
@@ -89,10 +92,12 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "calf, shin, crus, tibial, fibular, long leg",
             "ankle": "ankle, ankles, ankle joint, malleolus",
             "foot": "foot, feet, toe, toes, great toe, big toe, hallux, calcaneus, os calcis, heel, heels, tarsus, "
-            "tarsal, metatarsal, metatarsals, metatarsus, forefoot, hindfoot, midfoot, talus, cuboid, tarsal navicular, "
+            "tarsal, metatarsal, metatarsals, metatarsus, forefoot, hindfoot, midfoot, talus, cuboid, "
+            "tarsal navicular, "
             "calcaneum, subtalar, digit of foot, digits of foot, digitus pedis",
             "lower limb": "lower limb, lower limbs, lowerlimb, lower extremity, lower extremities, lowerextremity, "
-            "lower ext, lowerext, low exm, lowexm, lower exm, low ext, lowext, lext, l ext, low extremity, extremity lower, limb lower, "
+            "lower ext, lowerext, low exm, lowexm, lower exm, low ext, lowext, lext, l ext, low extremity, "
+            "extremity lower, limb lower, "
             "pelvis and lower extremities, bone of lower limb, leg length, lower extrem, low extrem, lo ext",
             "spine": "spine, spinal, cspine, tspine, lspine, sspine, lsspine, tlspine, ctspine, c spine, t spine, "
             "l spine, s spine, ls spine, l s spine, tl spine, t l spine, cervical, lumbar, lumbosacral, sacrum, "
@@ -182,7 +187,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "lower leg": "jambe, jambes, péroné, mollet",
             "ankle": "cheville, chevilles",
             "foot": "pied, pieds, orteil, orteils, gros orteil, calcanéum, avant pied, talon, métatarse, "
-            "scaphoïde tarsien, tarse, doigt de pied, doigts de pied",
+            "scaphoïde tarsien, scaphoid tarsien, tarse, doigt de pied, doigts de pied",
             "lower limb": "membre inférieur, membres inférieurs, membre inf, pangonogramme, pangonométrie",
             "spine": "rachis, colonne, colonne vertébrale, rachis cervical, rachis lombaire, lombaire, lombaires, "
             "sacrum, vertèbre, vertèbres, cervicale, cervicales, dorsolombaire, télérachis",
@@ -302,8 +307,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "pt": {
             "elbow": "cotovelo, cotovelos",
-            "finger": "polegar, polegares, dedo da mão, dedos da mão, dedo mão, dedos mão, quirodáctilo, "
-            "quirodáctilos",
+            "finger": "polegar, polegares, dedo da mão, dedos da mão, dedo mão, dedos mão, quirodáctilo, quirodáctilos",
             "forearm": "antebraço, antebraços, rádio e ulna, rádio ulna, ulna e rádio, rádio e cúbito",
             "hand": "mão, mãos, metacarpo",
             "humerus": "úmero, úmeros, húmero",
@@ -546,9 +550,10 @@ VOID_BEFORE = (
 )
 # A part named directly before one of these is a trade, a place or a thing.
 VOID_AFTER = (
-    "surgery, surgeon, surgeons, surgical, clinic, clinics, center, centre, therapy, therapist, service, unit, department, "
+    "surgery, surgeon, surgeons, surgical, clinic, clinics, center, centre, therapy, therapist, service, unit, "
+    "department, "
     "dept, ward, team, held, made, written, carried, wash, washing, hygiene, print, prints, printing, prick, stick, "
-    "dominant, dominance, dominated, handed, injection, rest, grip, switch, "
+    "dominant, dominance, dominated, handed, injection, rest, grip, switch, band, strap, "
     "sprechstunde, ambulanz, chirurgie, zentrum, klinik, station, chirurgien, kirurgi, hospital, entrance, "
     "school, institute, instituut, policlinic, poli, polikliniek, hospitals, campus, building"
 )

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from pacs_agent.study import vocabulary
 
 MAX_TEXT = 256  # characters read of one text; the longest that PS3.5 6.2 allows these elements (LO) has 64
-# A text as long as its VR allows was perhaps cut there, as equipment does: CS 16, LO 64 (PS3.5 6.2).
-_VR_LENGTHS = frozenset({16, 64})
+# A text as long as its VR allows was perhaps cut there, as equipment does (PS3.5 6.2).
+_CS_LENGTH, _LO_LENGTH = 16, 64
 
 _LOST = "\ufffd"  # stands for a letter that was lost in a wrong character set
 # What a lost letter looks like: the replacement character; C1 controls and signs, which letters of the old PC code
@@ -92,21 +92,21 @@ def read(text: str, *, whole: bool = False) -> Wording:
             of another language count where they are the whole of it.
     """
     tokens = tuple(_tokens(text))
-    return Wording(tokens, tuple(_mentions(tokens, whole=whole)))
+    mentions = tuple(_mentions(tokens, whole=whole))
+    cut = len(text) > MAX_TEXT or len(text) == (_CS_LENGTH if whole else _LO_LENGTH)
+    if cut and mentions and mentions[-1].end == len(tokens) and text[:MAX_TEXT][-1].isalpha():
+        mentions += tuple(_went_on(tokens[-1].text, mentions[-1]))
+    return Wording(tokens, mentions)
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
 def _tokens(text: str) -> Iterator[Token]:
-    cut = len(text) > MAX_TEXT or len(text) in _VR_LENGTHS
     prepared = _CAMEL_CASE.sub(" ", _repaired(text[:MAX_TEXT]))
-    prepared = unicodedata.normalize("NFKC", _LOST_PATTERN.sub(_LOST, prepared)).casefold()
-    matches = list(_TOKEN.finditer(prepared))
-    if cut and matches and matches[-1].end() == len(prepared) and _may_go_on(fold(matches[-1].group()), len(text)):
-        matches.pop()
+    prepared = unicodedata.normalize("NFKC", _LOST_PATTERN.sub(_LOST, prepared)).lower()
     end = 0
-    for match in matches:
+    for match in _TOKEN.finditer(prepared):
         native, before = match.group(), prepared[end : match.start()]
         end = match.end()
         word = fold(native)
@@ -130,13 +130,6 @@ def _repaired(text: str) -> str:
             except UnicodeError:
                 continue
     return text
-
-
-def _may_go_on(word: str, length: int) -> bool:
-    """Whether the last *word* of a text that may have been cut could be the beginning of a word of another meaning."""
-    if length > MAX_TEXT or _LOST in word:
-        return True
-    return len(word) > 2 and any(longer.startswith(word) and longer != word for longer in _KNOWN)
 
 
 def _restored(word: str) -> str:
@@ -224,6 +217,13 @@ def _is_void(tokens: tuple[Token, ...], start: int, end: int) -> bool:
     return end < len(tokens) and tokens[end].text in _VOID_AFTER and _BREAKS.isdisjoint(tokens[end].before)
 
 
+def _went_on(word: str, mention: Mention) -> Iterator[Mention]:
+    """What else the last *word* of a text that may have been cut there may have meant: "hand" was "Handgelenk"."""
+    meanings = {_meaning_of(longer) for longer in _KNOWN if longer.startswith(word) and longer in _SINGLE}
+    for meaning in sorted(meanings - {mention.meaning}):
+        yield mention._replace(meaning=meaning)
+
+
 # -- tables, built once -----------------------------------------------------------------------------------------------
 
 
@@ -232,7 +232,7 @@ def _spellings() -> Iterator[tuple[str, str, str]]:
     for language, meanings in vocabulary.SPELLINGS.items():
         for meaning, entries in meanings.items():
             for entry in entries.split(","):
-                spelling = entry.strip().casefold()
+                spelling = entry.strip().lower()
                 yield language, meaning, spelling
                 if language == "de" and spelling.translate(_UMLAUTS) != spelling:
                     yield language, meaning, spelling.translate(_UMLAUTS)  # "Huefte"
@@ -268,8 +268,8 @@ def _mark_table() -> dict[str, frozenset[str]]:
 def _masked_table() -> dict[str, set[str]]:
     """The words by what is left of them where letters were lost.
 
-    Of a part that is analysed: all its letters that are not ASCII, or one letter of a long word. Of other parts, where a
-    wrong reading does no harm: one letter of any word of five letters.
+    Of a part that is analysed: all its letters that are not ASCII, or one letter of a long word. Of other parts, where
+    a wrong reading does no harm: one letter of any word of five letters.
     """
     table: dict[str, set[str]] = {}
     for _, meaning, spelling in _spellings():
@@ -287,6 +287,7 @@ def _masked_table() -> dict[str, set[str]]:
 
 _PHRASES = _phrase_table()
 _KNOWN = frozenset(itertools.chain.from_iterable(p.words for phrases in _PHRASES.values() for p in phrases))
+_SINGLE = frozenset(p.words[0] for phrases in _PHRASES.values() for p in phrases if len(p.words) == 1)
 _NATIVE = frozenset(native for _, _, spelling in _spellings() for native in spelling.split() if not native.isascii())
 _MARKS = _mark_table()
 _MASKED = _masked_table()
@@ -301,7 +302,8 @@ _NEVER_GLUED = frozenset({"rankle", "behead"})
 _VOID_BEFORE = words_of(vocabulary.VOID_BEFORE)
 _VOID_AFTER = words_of(vocabulary.VOID_AFTER)
 _SIDES_PASSED_OVER = (
-    "right, left, rt, lt, r, l, re, li, rechts, links, rechte, rechter, rechten, linke, linker, linken, droite, gauche, "
+    "right, left, rt, lt, r, l, re, li, rechts, links, rechte, rechter, rechten, linke, linker, linken, droite, "
+    "gauche, "
     "derecha, izquierda, destra, sinistra, direita, esquerda, both, bilateral, bilat"
 )
 _PASSED_OVER = words_of(vocabulary.ARTICLES) | words_of(_SIDES_PASSED_OVER)
