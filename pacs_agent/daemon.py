@@ -299,7 +299,7 @@ class _Reports:
             sop_instance_uid=new_uid(),
             series_instance_uid=new_uid(),
             revision=claim.revision,
-            created_at=self._store.clock(),
+            created_at=self._store.clock().astimezone(),  # the site's zone, as StudyTime is
         )
         ds = structured_report(
             findings,

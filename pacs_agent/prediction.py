@@ -1,4 +1,4 @@
-"""Files in, probabilities out, without a database: what `pacs-agent predict` does, through the same analysis process."""
+"""Files in, probabilities out, without a database: `pacs-agent predict`, through the same analysis process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,9 +67,13 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
     predictions = []
     for file, header, mapping, answer in zip(files, headers, mappings, answers, strict=True):
         outcome = ImageOutcome(
-            "", "", "failed" if answer.abnormal_probability is None else "analysed",
-            answer.abnormal_probability, answer.member_probabilities, answer.reason,
-        )  # fmt: skip
+            "",
+            "",
+            "failed" if answer.abnormal_probability is None else "analysed",
+            answer.abnormal_probability,
+            answer.member_probabilities,
+            answer.reason,
+        )
         finding = decide(
             mapping.body_part,
             mapping.laterality,
@@ -88,7 +92,7 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
                 answer.member_probabilities,
                 finding.finding if answer.abnormal_probability is not None else None,
                 answer.reason or finding.reason,
-            )  # fmt: skip
+            )
         )
     return predictions
 

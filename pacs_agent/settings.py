@@ -236,7 +236,7 @@ class Model(_Section):
     batch_images: int = Field(32, ge=1, le=1024)
     batch_studies: int = Field(16, ge=1, le=1024)
     timeout_seconds: Seconds = 300
-    memory_limit_mb: int = Field(8_192, ge=1_024)
+    memory_limit_mb: int = Field(8_192, ge=2_048)
     max_megapixels: int = Field(100, ge=1, le=1_000)
 
 

@@ -19,6 +19,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
+from pacs_agent.record.reading import query
+
 ORTHANC = "/usr/sbin/Orthanc"
 # Waiting for a port to open makes it log every refusal as an error.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -137,10 +139,8 @@ class DaemonProcess:
         )
 
     def sql(self, statement: str) -> list[dict[str, Any]]:
-        """Rows by `pacs-agent sql`."""
-        done = self.run("sql", statement, "--format", "json")
-        assert done.returncode == 0, done.stderr
-        return list(json.loads(done.stdout))
+        """Rows of its database, read as `pacs-agent sql` reads them."""
+        return query(self.config.parent / "data" / "pacs-agent.db", statement).records()
 
 
 def write_config(folder: Path, port: int, orthanc: Orthanc | None = None, more: str = "") -> Path:

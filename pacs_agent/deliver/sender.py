@@ -14,6 +14,7 @@ from typing import Literal
 
 import structlog
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
@@ -161,7 +162,7 @@ class Sender:
         try:
             ds = dcmread(self._data_dir / due.path)
             answer = assoc.send_c_store(ds)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, InvalidDicomError) as error:
             # RuntimeError: pynetdicom's for an association that ended under our hands.
             kind: Literal["refused", "unreachable"] = "unreachable" if isinstance(error, RuntimeError) else "refused"
             return SendOutcome(kind, error=f"{type(error).__name__}: {error}"[:200])

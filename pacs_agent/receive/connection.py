@@ -21,15 +21,18 @@ class BoundedSocket(AssociationSocket):
     """An association's socket with bounds; made from the one that pynetdicom made.
 
     Attributes:
+        timeout_s: the deadline of one instance, from its first byte to its last.
         last_received: `time.monotonic()` of the latest bytes.
         message_bytes: bytes since `begin_message`, for the bound of one instance.
+        message_began: when the first of them were awaited.
     """
 
     max_pdu_bytes: int
     max_message_bytes: int
-    pdu_timeout_s: float
+    timeout_s: float
     last_received: float
     message_bytes: int
+    message_began: float | None
 
     @classmethod
     def adopt(
@@ -40,14 +43,15 @@ class BoundedSocket(AssociationSocket):
         bounded.__dict__.update(plain.__dict__)
         bounded.max_pdu_bytes = max(max_pdu_bytes + 6, MAX_CONTROL_PDU_BYTES)
         bounded.max_message_bytes = max_message_bytes
-        bounded.pdu_timeout_s = timeout_s
+        bounded.timeout_s = timeout_s
         bounded.last_received = time.monotonic()
-        bounded.message_bytes = 0
+        bounded.begin_message()
         return bounded
 
     def begin_message(self) -> None:
         """Count the bytes of the next instance from here."""
         self.message_bytes = 0
+        self.message_began = None
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly *nr_bytes*, fewer only where the peer closed.
@@ -62,20 +66,22 @@ class BoundedSocket(AssociationSocket):
             raise OSError(f"an instance of more than {self.max_message_bytes} bytes")
         received = bytearray(nr_bytes)
         view = memoryview(received)
-        deadline = time.monotonic() + self.pdu_timeout_s
+        if self.message_began is None:
+            self.message_began = time.monotonic()
+        deadline = self.message_began + self.timeout_s
         done = 0
         sock = cast(socket.socket, self.socket)
         while done < nr_bytes:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError("a PDU took too long")
+                raise TimeoutError("a transfer took too long")
             sock.settimeout(left)
             count = sock.recv_into(view[done:])
             if not count:
                 break
             done += count
         self.last_received = time.monotonic()
-        sock.settimeout(self.pdu_timeout_s)
+        sock.settimeout(self.timeout_s)
         view.release()
         del received[done:]
         return received

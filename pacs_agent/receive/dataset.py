@@ -16,6 +16,8 @@ from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError
 from pacs_agent.study.instance import Instance, is_valid_uid
 
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer pixel data
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_SEQUENCE_DELIMITATIONS = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")  # little, big endian
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,12 @@ def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int)
         encoded = memoryview(_inflate(encoded, max_bytes))
     stream = BytesIO(encoded)
     found_pixels = False
+    last_end: int | None = None  # where the latest element says that it ends; None: undefined length
 
-    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        nonlocal found_pixels
+    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        nonlocal found_pixels, last_end
         found_pixels = tag in _PIXEL_TAGS
+        last_end = None if length == _UNDEFINED_LENGTH else stream.tell() + length
         return found_pixels
 
     try:
@@ -58,8 +62,8 @@ def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int)
         facts = Instance.from_dataset(ds, transfer_syntax_uid, has_pixel_data=found_pixels)
     except Exception as error:
         raise NotUnderstoodError(f"the data set cannot be read: {type(error).__name__}") from error
-    if not found_pixels and end < len(encoded):
-        raise NotUnderstoodError(f"the data set ends within an element at byte {end} of {len(encoded)}")
+    if not found_pixels:
+        _check_ended(encoded, end, last_end)
     for name, uid in (
         ("SOPInstanceUID", facts.sop_instance_uid),
         ("SOPClassUID", facts.sop_class_uid),
@@ -82,6 +86,17 @@ def check_request(facts: Instance, affected_sop_class_uid: str, affected_sop_ins
         raise DataSetMismatchError("SOPInstanceUID differs from the request's Affected SOP Instance UID")
 
 
+def _check_ended(encoded: memoryview, end: int, last_end: int | None) -> None:
+    """Refuse a data set cut within an element: pydicom gives what is left of a value without a word."""
+    if last_end is None:
+        # PS3.5 7.5.2: closed by a sequence delimitation item.
+        is_whole = end == len(encoded) and bytes(encoded[-8:]) in _SEQUENCE_DELIMITATIONS
+    else:
+        is_whole = last_end == len(encoded)
+    if not is_whole:
+        raise NotUnderstoodError(f"the data set ends within an element, {len(encoded)} bytes")
+
+
 def _check_whole(pixels: memoryview, transfer_syntax_uid: str) -> None:
     """Refuse a data set cut within its native pixel data. PS3.5 7.1"""
     order: Literal["big", "little"] = "big" if transfer_syntax_uid == ExplicitVRBigEndian else "little"
@@ -89,7 +104,7 @@ def _check_whole(pixels: memoryview, transfer_syntax_uid: str) -> None:
         header, length = 8, int.from_bytes(pixels[4:8], "little")
     else:  # OB, OW, OF, OD: two reserved bytes, then a 32-bit length
         header, length = 12, int.from_bytes(pixels[8:12], order)
-    if length == 0xFFFFFFFF:
+    if length == _UNDEFINED_LENGTH:
         # Encapsulated: closed by a sequence delimitation item, PS3.5 A.4. Trailing elements may follow it.
         if b"\xfe\xff\xdd\xe0" not in bytes(pixels[-4096:]):
             raise NotUnderstoodError("the data set ends within its encapsulated pixel data")
@@ -104,6 +119,8 @@ def _inflate(encoded: memoryview, max_bytes: int) -> bytes:
         inflated = inflater.decompress(encoded, max_bytes)
     except zlib.error as error:
         raise NotUnderstoodError("the deflated data set cannot be inflated") from error
-    if inflater.unconsumed_tail:
+    if len(inflated) >= max_bytes:
         raise NotUnderstoodError(f"the deflated data set is larger than {max_bytes >> 20} MB")
+    if not inflater.eof:
+        raise NotUnderstoodError("the deflated data set ends before its end")
     return inflated

@@ -160,7 +160,7 @@ class Inbox:
         self._register(path, received.facts, sha256, len(encoded), sender, modified)
         log.info("an instance without a row was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
 
-    def _register(  # noqa: PLR0917
+    def _register(
         self, path: Path, facts: Instance, sha256: str, size_bytes: int, calling_ae_title: str, moment: datetime
     ) -> Outcome:
         return receiving.accept(
@@ -183,8 +183,11 @@ class Inbox:
             return False
         if current.facts.transfer_syntax_uid != received.facts.transfer_syntax_uid:
             return True
-        meta, encoded = read_part10(self._data_dir / str(current.path))
-        stored = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
+        try:
+            meta, encoded = read_part10(self._data_dir / str(current.path))
+            stored = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
+        except NotUnderstoodError:
+            return False  # our file is spoilt; the sender's is not
         return stored.pixels == received.pixels
 
 

@@ -141,7 +141,7 @@ class Listener:
             max_message_bytes=(self._settings.max_instance_mb << 20) * 11 // 10 + (1 << 20),
             timeout_s=self._settings.association_timeout_seconds,
         )
-        association.set_socket(bounded)
+        association.dul.socket = bounded  # `set_socket` refuses a second one
         with self._lock:
             self._connections[association] = _Connection(bounded)
 
@@ -172,7 +172,8 @@ class Listener:
     def _on_established(self, event: evt.Event) -> None:
         if connection := self._open().get(event.assoc):
             connection.is_established = True
-            connection.socket.pdu_timeout_s = self._settings.transfer_timeout_seconds
+            connection.socket.timeout_s = self._settings.transfer_timeout_seconds
+            connection.socket.begin_message()
         log.debug("association established", calling_ae_title=event.assoc.requestor.ae_title.strip())
 
     def _on_echo(self, event: evt.Event) -> int:
@@ -197,6 +198,8 @@ class Listener:
         calling_ae_title = event.assoc.requestor.ae_title.strip()
         bound = log.bind(calling_ae_title=calling_ae_title, sop_instance_uid=str(request.AffectedSOPInstanceUID))
         try:
+            if request.DataSet is None:  # PS3.7 9.3.1.1: a C-STORE-RQ without its data set
+                raise NotUnderstoodError("the request has no data set")
             encoded = request.DataSet.getbuffer()
             received = read_received(encoded, str(event.context.transfer_syntax), self._settings.max_instance_mb << 20)
             check_request(received.facts, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))

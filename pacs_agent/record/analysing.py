@@ -207,6 +207,9 @@ def record_analysis(
     name, version, bundle_hash = model or (None, None, None)
     with store.write() as connection:
         now = store.now()
+        state = connection.execute(select(study.c.state).where(study.c.id == claim.study_id)).scalar_one()
+        # Withdrawn, or held for its identity, while the analysis ran: recorded all the same, but never sent.
+        is_wanted = state in ("queued", "receiving")
         analysis_id = connection.execute(
             insert(analysis).values(
                 study_id=claim.study_id, revision=claim.revision, model_name=name, model_version=version,
@@ -246,7 +249,8 @@ def record_analysis(
                     path=made.path, created_at=now,
                 )
             ).inserted_primary_key[0]  # type: ignore[index]  # fmt: skip
-            for target, (status, deliver_before) in made.deliveries.items():
+            for target, (wanted, deliver_before) in made.deliveries.items():
+                status = wanted if is_wanted else "cancelled"
                 connection.execute(
                     insert(delivery).values(
                         report_id=report_id, destination=target, status=status, attempts=0,

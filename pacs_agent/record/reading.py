@@ -8,7 +8,7 @@ from typing import Any
 
 from pacs_agent.errors import DatabaseError
 
-# sqlite3_set_authorizer(3): what a read needs, and nothing else. `mode=ro` alone still lets ATTACH and VACUUM INTO make files.
+# sqlite3_set_authorizer: what a read needs, and nothing else. `mode=ro` alone lets ATTACH and VACUUM INTO make files.
 _ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )

@@ -11,6 +11,7 @@ from pacs_agent.record.tables import instance, study
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
 
+LOST = "its file is missing from the inbox"
 IDENTITY = ("patient_id", "issuer_of_patient_id", "patient_birth_date", "accession_number")
 
 
@@ -51,11 +52,14 @@ def accept(store: Store, receipt: Receipt) -> Literal["new", "revision", "duplic
     facts = receipt.facts
     with store.write() as connection:
         earlier = connection.execute(
-            select(instance.c.id, instance.c.sha256, instance.c.revision)
+            select(instance.c.id, instance.c.sha256, instance.c.revision, instance.c.path, instance.c.reason)
             .where(instance.c.sop_instance_uid == facts.sop_instance_uid)
             .order_by(instance.c.revision)
         ).all()
-        if any(row.sha256 == receipt.sha256 for row in earlier):
+        same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
+        if same is not None:
+            if same.path is None:
+                _give_back(connection, same.id, receipt, was_lost=same.reason == LOST)
             return "duplicate"
         study_id = _study_of(connection, receipt)
         connection.execute(
@@ -91,6 +95,15 @@ def accept(store: Store, receipt: Receipt) -> Literal["new", "revision", "duplic
             )
         _settle_identity(connection, study_id, receipt)
         return "revision" if earlier else "new"
+
+
+def _give_back(connection: Connection, instance_id: int, receipt: Receipt, *, was_lost: bool) -> None:
+    """An instance whose file was gone came again: its row names the file, and where it was lost it waits anew."""
+    values: dict[str, Any] = {"path": receipt.path}
+    if was_lost:
+        values |= {"status": receipt.eligibility.status, "reason": receipt.eligibility.reason}
+        _study_of(connection, receipt)
+    connection.execute(update(instance).where(instance.c.id == instance_id).values(**values))
 
 
 def _study_of(connection: Connection, receipt: Receipt) -> int:
@@ -167,9 +180,7 @@ def mark_lost(store: Store, instance_ids: Iterable[int]) -> None:
                 .where(instance.c.id == instance_id)
             ).one()
             connection.execute(
-                update(instance)
-                .where(instance.c.id == instance_id)
-                .values(path=None, status="failed", reason="its file is missing from the inbox")
+                update(instance).where(instance.c.id == instance_id).values(path=None, status="failed", reason=LOST)
             )
             add_event(
                 connection, store.now(), "instance file missing",

@@ -7,9 +7,10 @@ instance without a side stays without one: nothing is inferred from views, order
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from pacs_agent.study import regions, wording
+from pacs_agent.study import lexicon, regions, wording
 from pacs_agent.study.instance import Instance
-from pacs_agent.study.wording import Wording, words_of
+from pacs_agent.study.lexicon import words_of
+from pacs_agent.study.wording import Wording
 
 Scope = Literal["picture", "series", "study"]
 
@@ -35,23 +36,18 @@ class SideOutcome(NamedTuple):
 
 
 _RIGHT = words_of(
-    "right, rt, rechts, rechte, rechter, rechtes, rechten, rechterhand, droite, droit, derecha, derecho, derechas, "
-    "destra, "
-    "destro, direita, direito, dcha, dcho, drte, höger, högra, højre, høyre, prawa, prawy, prawej, prawe, prawego, "
-    "pravá, "
-    "pravý, pravé, oikea, oikean, правая, правый, правой, правого, dext"
+    "right, rt, rechts, rechte, rechter, rechtes, rechten, rechterhand, droite, droit, derecha, derecho, "
+    "derechas, destra, destro, direita, direito, dcha, dcho, drte, höger, högra, højre, høyre, prawa, prawy, "
+    "prawej, prawe, prawego, pravá, pravý, pravé, oikea, oikean, правая, правый, правой, правого, dextra, dexter"
 )
 _LEFT = words_of(
     "left, lt, links, linke, linker, linkes, linken, linkerhand, gauche, izquierda, izquierdo, izquierdas, izq, "
-    "izda, izdo, "
-    "izqda, sinistra, sinistro, esquerda, esquerdo, gche, vänster, vänstra, venstre, lewa, lewy, lewej, lewe, "
-    "lewego, levá, "
-    "levý, levé, vasen, vasemman, левая, левый, левой, левого, sinist"
+    "izda, izdo, izqda, sinistra, sinistro, esquerda, esquerdo, gche, vänster, vänstra, venstre, lewa, lewy, "
+    "lewej, lewe, lewego, levá, levý, levé, vasen, vasemman, левая, левый, левой, левого, sinister"
 )
 _BOTH = words_of(
     "bilateral, bilat, bilaterale, bilaterales, bilatérales, bilateraux, bilaterali, bilaterais, beidseits, "
-    "beidseitig, "
-    "beiderseits, beids, bds, bdsts, dubbelzijdig, beiderzijds, bilateralt, obustronne"
+    "beidseitig, beiderseits, beids, bds, bdsts, dubbelzijdig, beiderzijds, bilateralt, obustronne"
 )
 # These count beside a body part only: "both views", "beide Ebenen" are no sides.
 _BOTH_BESIDE = words_of("both, beide, beiden, beider, ambas, ambos, entrambi, entrambe, begge, båda, b")
@@ -63,21 +59,17 @@ _AFTER_PART: dict[str, dict[str, str]] = {
     "it": {"d": "R", "dx": "R", "sx": "L", "dex": "R", "sn": "L"},
     "es": {"d": "R", "der": "R", "i": "L"},
     "pt": {"d": "R", "dir": "R", "esq": "L"},
-    "sv": {"dx": "R", "sin": "L", "hö": "R", "ho": "R", "va": "L"},
+    "sv": {"dx": "R", "sin": "L", "ho": "R", "va": "L"},
 }
 # "Right-handed" is a habit and "left in place" no side.
 _VOID_AFTER_SIDE = words_of("handed, hander, handedness, dominant, in, open, over, out, as, behind, angle, angled")
 _VOID_BEFORE_SIDE = words_of("dominant, dominance, handed, handedness")
 _VIEWS = words_of(
     "ap, pa, dp, pd, lat, lateral, latl, obl, oblique, axial, ax, axillary, oblik, seitlich, seitl, schräg, view, "
-    "views, v, "
-    "vw, vws, xr, cr, dx, dr, x, ray, xray, min, minimum, comp, complete, or, more, and, with, the, e, ebenen, 2e, "
-    "f, p, "
-    "face, profil, int, ext, rot, norgaard, ballcatcher, y, stress, standing, grid, bucky, portable, mobile, "
-    "upright, only, "
-    "single, two, three, four, six, one, additional, general, routine, adult, child, ped, peds, pediatric, view1, "
-    "image, img, "
-    "exam, rx, rtg, rad, diag, plain, film, s, m, d, a"
+    "views, v, vw, vws, xr, cr, dx, dr, x, ray, xray, min, minimum, comp, complete, or, more, and, with, the, e, "
+    "ebenen, 2e, f, p, face, profil, int, ext, rot, norgaard, ballcatcher, y, stress, standing, grid, bucky, "
+    "portable, mobile, upright, only, single, two, three, four, six, one, additional, general, routine, adult, "
+    "child, ped, peds, pediatric, view1, image, img, exam, rx, rtg, rad, diag, plain, film, s, m, d, a"
 )
 # A letter after one of these is a projection: "AP/L" is anteroposterior and lateral.
 _PROJECTIONS = words_of("ap, pa, dp, f, a, p")
@@ -85,7 +77,7 @@ _PROJECTIONS = words_of("ap, pa, dp, f, a, p")
 
 def in_element(value: str) -> str:
     """The side that ImageLaterality or Laterality says: `L`, `R`, `B`, or "" (blank, unpaired, unreadable)."""
-    word = wording.fold(value.strip(" .()[]"))
+    word = lexicon.fold(value.strip(" .()[]"))
     if word in {"r", "l", "b"}:
         return word.upper()
     return _plain_side(word) or ("B" if word in {"both", "beide"} else "")
@@ -135,8 +127,7 @@ def in_regions(instance: Instance) -> str:
     sides = set()
     for region in instance.anatomic_regions:
         known = regions.look_up(region.code)
-        if known and known.side:
-            sides.add(known.side)
+        sides.add(known.side if known else in_text(wording.read(region.code.meaning)))
         for modifier in region.modifiers:
             sides.add(regions.side_of(modifier) or in_text(wording.read(modifier.meaning)))
     sides.discard("")

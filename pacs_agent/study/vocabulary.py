@@ -39,12 +39,12 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         # Terms of PS3.16 Annex L, English, Latin, abbreviations of vendors and sites.
         "en": {
-            "elbow": "elbow, elbows, elbow joint, elb, elbw, elbo, ellbow, olecranon",
+            "elbow": "elbow, elbows, elbow joint, elb, elbw, elbo, ellbow, olecranon, cubiti",
             "finger": "finger, fingers, thumb, thumbs, fgr, fing, fngr, forefinger, fingertip, digit of hand, "
             "digits of hand, finger of hand, fingers of hand, thumb of hand, pollex, digitus manus, "
             "digiti manus, finger joint",
             "forearm": "forearm, forearms, fore arm, forarm, f arm, lower arm, lowerarm, radius, ulna, radiusulna, "
-            "radius ulna, radius and ulna, rad ulna, antebrachium, shaft of radius, shaft of ulna",
+            "radius ulna, radius and ulna, rad ulna, antebrachium, antebrachii, shaft of radius, shaft of ulna",
             "hand": "hand, hands, hnd, hnds, metacarpus, metacarpal, metacarpals, metacarpi, manus",
             "humerus": "humerus, humeri, humerous, humeral shaft, upper arm, upperarm, up arm, upper arms, "
             "upperarms, brachium",
@@ -86,15 +86,15 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "pancreas, spleen, uterus, prostate, renal, urinary",
             "pelvis": "pelvis, pelvic, ilium, sacroiliac, si joint, si joints, sijoint, sijoints, pubis, acetabulum",
             "hip": "hip, hips, hip joint",
-            "thigh": "thigh, thighs, femur, femurs, femora, femoral, upper leg, upperleg",
-            "knee": "knee, knees, knee joint, patella, patellae, patellofemoral",
+            "thigh": "thigh, thighs, femur, femurs, femora, femoris, femoral, upper leg, upperleg",
+            "knee": "knee, knees, knee joint, patella, patellae, patellofemoral, genu, genus",
             "lower leg": "leg, legs, lower leg, lower legs, lowerleg, tibia, fibula, tibiafibula, tib fib, tibfib, "
-            "calf, shin, crus, tibial, fibular, long leg",
+            "calf, shin, crus, cruris, tibial, fibular, long leg",
             "ankle": "ankle, ankles, ankle joint, malleolus",
             "foot": "foot, feet, toe, toes, great toe, big toe, hallux, calcaneus, os calcis, heel, heels, tarsus, "
             "tarsal, metatarsal, metatarsals, metatarsus, forefoot, hindfoot, midfoot, talus, cuboid, "
             "tarsal navicular, "
-            "calcaneum, subtalar, digit of foot, digits of foot, digitus pedis",
+            "calcaneum, subtalar, digit of foot, digits of foot, digitus pedis, pedis, pes planus",
             "lower limb": "lower limb, lower limbs, lowerlimb, lower extremity, lower extremities, lowerextremity, "
             "lower ext, lowerext, low exm, lowexm, lower exm, low ext, lowext, lext, l ext, low extremity, "
             "extremity lower, limb lower, "
@@ -238,7 +238,7 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "it": {
             "elbow": "gomito, gomiti",
-            "finger": "dito, dita, pollice, pollici, dito della mano, dita della mano, dito mano, dita mano",
+            "finger": "dito, dita, pollice, dito della mano, dita della mano, dito mano, dita mano",
             "forearm": "avambraccio, avambracci, radio e ulna, radio ulna, ulna e radio",
             "hand": "mano, mani, metacarpo",
             "humerus": "omero, omeri",
@@ -550,10 +550,12 @@ VOID_BEFORE = (
 )
 # A part named directly before one of these is a trade, a place or a thing.
 VOID_AFTER = (
-    "surgery, surgeon, surgeons, surgical, clinic, clinics, center, centre, therapy, therapist, service, unit, "
+    "side, corner, surgery, surgeon, surgeons, surgical, clinic, clinics, center, centre, therapy, therapist, "
+    "service, unit, "
     "department, "
     "dept, ward, team, held, made, written, carried, wash, washing, hygiene, print, prints, printing, prick, stick, "
-    "dominant, dominance, dominated, handed, injection, rest, grip, switch, band, strap, "
+    "spica, off, dystocia, crutch, crutches, dominant, dominance, dominated, handed, injection, rest, grip, switch, "
+    "band, strap, "
     "sprechstunde, ambulanz, chirurgie, zentrum, klinik, station, chirurgien, kirurgi, hospital, entrance, "
     "school, institute, instituut, policlinic, poli, polikliniek, hospitals, campus, building"
 )
