@@ -12,6 +12,7 @@ from types import FrameType
 
 import structlog
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from pacs_agent import __version__
 from pacs_agent.analyse.bundle import Bundle, load_bundle
@@ -25,7 +26,7 @@ from pacs_agent.errors import PacsAgentError
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import analysing, delivering, retaining
-from pacs_agent.record.analysing import Claim, ReportRow
+from pacs_agent.record.analysing import Claim, ClaimedInstance, ReportRow
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.report.sr import (
@@ -33,6 +34,7 @@ from pacs_agent.report.sr import (
     Equipment,
     Predecessor,
     ReportIdentity,
+    SrClass,
     encode_part10,
     structured_report,
 )
@@ -278,11 +280,7 @@ class _Reports:
 
     def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
         named = {image.sop_instance_uid for finding in findings for image in finding.images}
-        sources = [
-            dcmread(self._settings.data_dir / instance.path, stop_before_pixels=True)
-            for instance in claim.instances
-            if instance.path and instance.facts.sop_instance_uid in named
-        ]
+        sources = [self._source(instance) for instance in claim.instances if instance.facts.sop_instance_uid in named]
         predecessors = [
             Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
             for row in analysing.predecessors(self._store, claim.study_id)
@@ -294,7 +292,26 @@ class _Reports:
             if name in classes
         ]
 
-    def _one(self, claim, findings, sources, predecessors, sr_class) -> ReportRow:  # type: ignore[no-untyped-def]
+    def _source(self, instance: ClaimedInstance) -> Dataset:
+        """The header of an image; where its file is gone, what the record knows of it."""
+        if instance.path and (path := self._settings.data_dir / instance.path).is_file():
+            return dcmread(path, stop_before_pixels=True)
+        header, facts = Dataset(), instance.facts
+        header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
+        header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid
+        header.PatientID, header.IssuerOfPatientID = facts.patient_id, facts.issuer_of_patient_id
+        header.PatientBirthDate, header.StudyDate = facts.patient_birth_date, facts.study_date
+        header.AccessionNumber, header.Modality = facts.accession_number, facts.modality
+        return header
+
+    def _one(
+        self,
+        claim: Claim,
+        findings: Sequence[Finding],
+        sources: Sequence[Dataset],
+        predecessors: Sequence[Predecessor],
+        sr_class: SrClass,
+    ) -> ReportRow:
         identity = ReportIdentity(
             sop_instance_uid=new_uid(),
             series_instance_uid=new_uid(),

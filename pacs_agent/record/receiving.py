@@ -156,7 +156,7 @@ def _settle_identity(connection: Connection, study_id: int, receipt: Receipt) ->
     differing = [name for name, values in said.items() if len(values) > 1]
     row = connection.execute(select(study).where(study.c.id == study_id)).one()
     if not differing:
-        agreed = {name: next(iter(values)) for name, values in said.items() if values}
+        agreed = {name: next(iter(values), "") for name, values in said.items()}
         state = {"state": "receiving", "reason": None} if row.state == "held" and not row.accepted else {}
         connection.execute(update(study).where(study.c.id == study_id).values(**agreed, **state))
     elif not row.accepted and row.state not in ("held", "withdrawn"):

@@ -57,6 +57,8 @@ def _corrupt_jpeg2000() -> FileDataset:
     return ds
 
 
+TYPE_2 = ("PatientID", "PatientBirthDate", "AccessionNumber", "StudyID", "PatientName", "ReferringPhysicianName")
+
 CASES: list[tuple[str, FileDataset, str, str]] = [
     ("no pixel data", cr(PixelData=None), "unsupported", "no pixel data"),
     ("no body part", cr(BodyPartExamined=None), "unsupported", "body part"),
@@ -70,7 +72,7 @@ CASES: list[tuple[str, FileDataset, str, str]] = [
         "FOR PROCESSING",
     ),
     ("a CT", cr(Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2"), "unsupported", "not a CR or DX image"),
-    ("missing type 2 elements", cr(AccessionNumber=None, StudyID=None, PatientName=None), "held", "no destination"),
+    ("missing type 2 elements", cr(**dict.fromkeys(TYPE_2)), "held", "no destination"),
     ("60,000 rows and columns", cr(Rows=60_000, Columns=60_000), "held", "0 of 1 images analysed"),
     ("a corrupt JPEG 2000", _corrupt_jpeg2000(), "held", "0 of 1 images analysed"),
 ]

@@ -21,6 +21,7 @@ def send(port: int, instances: list[FileDataset], acknowledged: set[str]) -> Non
     """C-STORE what is not acknowledged yet, until the association ends."""
     ae = AE(ae_title="XR1")
     ae.add_requested_context(instances[0].SOPClassUID, instances[0].file_meta.TransferSyntaxUID)
+    ae.dimse_timeout = 5  # pynetdicom waits it out even where the connection is gone
     assoc = ae.associate("127.0.0.1", port, ae_title="PACS_AGENT")
     for ds in instances:
         if ds.SOPInstanceUID in acknowledged:

@@ -1,0 +1,82 @@
+"""Fixtures of the integration tests: a data directory with its record, inbox and listener, all real."""
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_agent.receive.inbox import Inbox
+from pacs_agent.receive.listener import Listener
+from pacs_agent.record.store import Store
+from pacs_agent.settings import Listener as ListenerSettings
+from pacs_agent.study.eligibility import EligibilityRules, assess
+
+MAX_INSTANCE_BYTES = 4 << 20
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """An empty data directory."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    """A migrated record."""
+    opened = Store.open(data_dir / "pacs-agent.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_inbox(data_dir: Path, store: Store) -> Callable[[], Inbox]:
+    """Makes the inbox of the data directory, as each start of the daemon does."""
+
+    def make() -> Inbox:
+        return Inbox(
+            data_dir,
+            store,
+            assess=lambda facts: assess(facts, EligibilityRules(), date(2026, 1, 6)),
+            min_free_bytes=1 << 20,
+            max_instance_bytes=MAX_INSTANCE_BYTES,
+        )
+
+    return make
+
+
+@pytest.fixture
+def inbox(make_inbox: Callable[[], Inbox]) -> Inbox:
+    """An empty inbox."""
+    return make_inbox()
+
+
+class Running(Listener):
+    """A listener with its port."""
+
+    port: int
+
+
+@pytest.fixture
+def make_listener(inbox: Inbox) -> Iterator[Callable[..., Running]]:
+    """Makes listeners on free ports, with settings to choose; stops them after the test."""
+    made: list[Running] = []
+
+    def make(**settings: Any) -> Running:
+        listener = Running(ListenerSettings(port=0, **{"max_instance_mb": 4, **settings}), inbox)
+        listener.port = listener.start()
+        made.append(listener)
+        return listener
+
+    yield make
+    for listener in made:
+        listener.stop(0)
+
+
+@pytest.fixture
+def listener(make_listener: Callable[..., Running]) -> Running:
+    """A listener on a free port, its settings the defaults."""
+    return make_listener()
