@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -238,8 +239,8 @@ def send(
 
 
 RESULT_COLUMNS = (
-    "accession_number", "body_part", "laterality", "status", "finding", "abnormal_probability", "image_count",
-    "images_analysed", "revision", "reason",
+    "accession_number", "body_part", "laterality", "status", "finding", "abnormal_probability", "images_analysed",
+    "image_count", "reason",
 )  # fmt: skip
 
 
@@ -602,7 +603,7 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(found: QueryResult, columns: tuple[str, ...], title: str | None = None) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for record in found.records():

@@ -1,5 +1,7 @@
 """The composition root: builds every part, starts, drains, stops. Knows everyone; nobody but cli knows it."""
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -152,6 +154,8 @@ class Daemon:
         Raises:
             BaseException: a station ended by an error that it does not know.
         """
+
+        _bound_arenas()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
             log.info("stopping", signal=signal.Signals(number).name)
@@ -335,6 +339,16 @@ class _Reports:
             path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
             deliveries=self._outbox.deliveries(sr_class, claim.calling_ae_title, claim.received_at),
         )
+
+
+def _bound_arenas() -> None:
+    """Keep the C library from giving every association a heap of its own, each as large as its largest instance.
+
+    Measured: 366 MB peak became 285 MB with 8 associations of 10 MB instances, no slower.
+    """
+    m_arena_max = -8  # mallopt(3)
+    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(m_arena_max, 2)
 
 
 def _eligibility(settings: Settings, store: Store) -> Callable[[Instance], Eligibility]:

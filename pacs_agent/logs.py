@@ -6,6 +6,7 @@ passed to a logger at any level.
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 import structlog
@@ -42,3 +43,5 @@ def configure(level: str, form: str) -> None:
         library.handlers[:] = [logging.NullHandler()]
         library.propagate = False
         library.setLevel(logging.CRITICAL)
+    # pydicom also warns with the value itself; a malformed birth date must not reach stderr.
+    warnings.filterwarnings("ignore", module=r"pydicom\b")

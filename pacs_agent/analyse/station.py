@@ -23,6 +23,7 @@ from pacs_agent.record.analysing import (
     ReportRow,
     claim_studies,
     fail_study,
+    has_queued,
     record_analysis,
     release_claims,
     worker_died,
@@ -101,7 +102,9 @@ class AnalysisStation:
     def run(self, stop: threading.Event, idle_s: float = 0.2) -> None:
         """Work until *stop*; the thread that calls this owns the analysis process."""
         while not stop.is_set():
-            if STAGE in self._store.paused() or not self.work_once(stop):
+            # Looked at before it is claimed: a claim takes the write lock that the receipts need.
+            is_due = has_queued(self._store) and STAGE not in self._store.paused()
+            if not is_due or not self.work_once(stop):
                 stop.wait(idle_s)
 
     def work_once(self, stop: threading.Event) -> int:

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.7
 BATCH = 20
+NOT_ACCEPTED = "the destination does not accept this SOP class"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,15 @@ def why_not_established(assoc: Association) -> str:
     if assoc.is_rejected:
         answer = assoc.acceptor.primitive
         return f"association rejected: {answer.reason_str}" if answer else "association rejected"
+    if _accepts_nothing(assoc):
+        return NOT_ACCEPTED
     return "association aborted" if assoc.acceptor.primitive else "cannot be reached"
+
+
+def _accepts_nothing(assoc: Association) -> bool:
+    """Whether the peer accepted the association and none of its contexts; pynetdicom then aborts. PS3.8 9.3.3.2"""
+    answer = assoc.acceptor.primitive
+    return answer is not None and answer.result == 0 and not assoc.accepted_contexts
 
 
 def echo(destination: Destination, ae_title: str) -> str | None:
@@ -143,8 +152,9 @@ class Sender:
         """Send over one association; what is not reached any more is `unreachable`."""
         assoc = association(self._destination, self._ae_title, sorted({due.sop_class_uid for due in dues}))
         if not assoc.is_established:
+            kind: Literal["refused", "unreachable"] = "refused" if _accepts_nothing(assoc) else "unreachable"
             reason = why_not_established(assoc)
-            yield from ((due, SendOutcome("unreachable", error=reason)) for due in dues)
+            yield from ((due, SendOutcome(kind, error=reason)) for due in dues)
             return
         try:
             for due in dues:
@@ -158,7 +168,7 @@ class Sender:
 
     def _store_one(self, assoc: Association, due: Due) -> SendOutcome:
         if not any(context.abstract_syntax == due.sop_class_uid for context in assoc.accepted_contexts):
-            return SendOutcome("refused", error="the destination does not accept this SOP class")
+            return SendOutcome("refused", error=NOT_ACCEPTED)
         try:
             ds = dcmread(self._data_dir / due.path)
             answer = assoc.send_c_store(ds)

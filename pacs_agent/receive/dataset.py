@@ -28,11 +28,11 @@ class ReceivedDataSet:
     pixels: memoryview
 
 
-def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int) -> ReceivedDataSet:
+def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_bytes: int) -> ReceivedDataSet:
     """Read the header of an encoded data set.
 
     Args:
-        encoded: the data set as transferred, without group 0002.
+        encoded: the data set as transferred, without group 0002; read where it lies if it is a `BytesIO`.
         transfer_syntax_uid: the accepted transfer syntax.
         max_bytes: bound of the inflated size of a deflated one.
 
@@ -40,8 +40,10 @@ def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int)
         NotUnderstoodError: it cannot be read, or lacks a usable UID.
     """
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        encoded = memoryview(_inflate(encoded, max_bytes))
-    stream = BytesIO(encoded)
+        encoded = memoryview(_inflate(encoded.getbuffer() if isinstance(encoded, BytesIO) else encoded, max_bytes))
+    stream = encoded if isinstance(encoded, BytesIO) else BytesIO(encoded)
+    stream.seek(0)
+    encoded = stream.getbuffer()
     found_pixels = False
     last_end: int | None = None  # where the latest element says that it ends; None: undefined length
 

@@ -90,8 +90,9 @@ class Inbox:
         self._root = data_dir / "inbox"
         self._tmp = self._root / "tmp"
         # All folders beforehand, each with its name on disk: a new one would cost a further fsync at the wrong moment.
+        self._root.mkdir(exist_ok=True, mode=0o700)
         for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
-            (self._root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self._root / name).mkdir(exist_ok=True, mode=0o700)
         sync_directory(self._root)
         sync_directory(data_dir)
 

@@ -133,6 +133,12 @@ def queue_study(store: Store, receiving: ReceivingStudy, reason: str) -> bool:
         return bool(changed)
 
 
+def has_queued(store: Store) -> bool:
+    """Whether any complete study is free to be claimed."""
+    free = or_(study.c.claimed_until.is_(None), study.c.claimed_until < store.now())
+    return bool(store.rows(select(study.c.id).where(study.c.state == "queued", free).limit(1)))
+
+
 def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
     """Take complete studies, oldest first; a study that must be alone is taken alone."""
     now = store.clock()

@@ -62,9 +62,10 @@ def accept(store: Store, receipt: Receipt) -> Literal["new", "revision", "duplic
                 _give_back(connection, same.id, receipt, was_lost=same.reason == LOST)
             return "duplicate"
         study_id = _study_of(connection, receipt)
-        connection.execute(
-            update(instance).where(instance.c.sop_instance_uid == facts.sop_instance_uid).values(is_current=False)
-        )
+        if earlier:
+            connection.execute(
+                update(instance).where(instance.c.sop_instance_uid == facts.sop_instance_uid).values(is_current=False)
+            )
         connection.execute(
             insert(instance).values(
                 study_id=study_id,
@@ -148,13 +149,15 @@ def _study_of(connection: Connection, receipt: Receipt) -> int:
 
 def _settle_identity(connection: Connection, study_id: int, receipt: Receipt) -> None:
     """Hold a study whose instances disagree on whose it is; an absent value says nothing."""
+    row = connection.execute(select(study).where(study.c.id == study_id)).one()
+    if row.state == "receiving" and all(getattr(row, name) == getattr(receipt.facts, name) for name in IDENTITY):
+        return  # as nearly always; what agreed before still does
     columns = [func.json_extract(instance.c.facts, f"$.{name}").label(name) for name in IDENTITY]
     rows = connection.execute(
         select(*columns).distinct().where(instance.c.study_id == study_id, instance.c.is_current)
     ).all()
     said = {name: {value for row in rows if (value := getattr(row, name))} for name in IDENTITY}
     differing = [name for name, values in said.items() if len(values) > 1]
-    row = connection.execute(select(study).where(study.c.id == study_id)).one()
     if not differing:
         agreed = {name: next(iter(values), "") for name, values in said.items()}
         state = {"state": "receiving", "reason": None} if row.state == "held" and not row.accepted else {}

@@ -4,6 +4,7 @@ One process writes (the data directory's lock sees to that); others read, or wri
 `retry`…) under SQLite's own locks.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ class Store:
         Raises:
             DatabaseError: it cannot be opened, or was written by a newer pacs-agent (`DatabaseNewerError`).
         """
+        try:
+            # SQLite would make it for everybody to read; its journal and shared memory take this file's mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise DatabaseError(f"database {path}: {error.strerror}") from error
         store = cls(path, clock)
         try:
             with store.write() as connection:

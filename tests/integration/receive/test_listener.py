@@ -154,9 +154,7 @@ def test_dcmtk_echoes_and_stores(listener: Any, store: Store, tmp_path: Path) ->
         arguments = ["-aec", "PACS_AGENT", "127.0.0.1", str(listener.port), str(tmp_path / f"{name}.dcm")]
         subprocess.run([dcmtk(name), *arguments], check=True, timeout=30, capture_output=True)
         assert (ds.SOPInstanceUID,) in rows(store, "SELECT sop_instance_uid FROM instance")
-    subprocess.run(
-        [dcmtk("echoscu"), "-aec", "PACS_AGENT", "127.0.0.1", str(listener.port)], check=True, timeout=30
-    )
+    subprocess.run([dcmtk("echoscu"), "-aec", "PACS_AGENT", "127.0.0.1", str(listener.port)], check=True, timeout=30)
 
 
 @pytest.mark.dcmtk
@@ -317,9 +315,7 @@ def test_disk_below_the_floor_refuses_and_recovers(
     assert len(rows(store, "SELECT 1 FROM instance")) == 1
 
 
-def test_disk_that_refuses_the_write_is_a700(
-    listener: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_that_refuses_the_write_is_a700(listener: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ENOSPC in the middle of a write: A700, and nothing half-written stays."""
 
     def full(_descriptor: int) -> None:

@@ -1,0 +1,58 @@
+"""`pacs-agent demo`, the first thing a new user runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from pacs_agent.study.bodypart import BODY_PARTS
+
+
+def test_demo_shows_seven_parts_and_a_report(tmp_path: Path) -> None:
+    """Without settings: seven delivered studies, a report as text, everything left in the folder asked for."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pacs_agent", "demo", "--keep", str(tmp_path / "kept")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for part in BODY_PARTS:
+        assert part in done.stdout
+    assert done.stdout.count("delivered") == len(BODY_PARTS)
+    assert "AI RESEARCH - UNVERIFIED" in done.stdout
+    assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == len(BODY_PARTS)
+
+
+def test_init_writes_settings_that_check_accepts(tmp_path: Path) -> None:
+    """`init` then `check` in an empty folder: one line each, nothing fails."""
+    run = [sys.executable, "-m", "pacs_agent"]
+    subprocess.run([*run, "init"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    checked = subprocess.run([*run, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "settings" in checked.stdout
+    assert "hash holds" in checked.stdout
+    assert subprocess.run([*run, "init"], cwd=tmp_path, capture_output=True, timeout=60, check=False).returncode == 2
+
+
+def test_predict_answers_for_each_file(samples: Path) -> None:
+    """DICOM and PNG side by side, one JSON object a file; a leg is refused by its header."""
+    files = [
+        samples / "dicom" / "HAND_kodak_cr500_J2KR.dcm",
+        samples / "dicom" / "EXTREMITY_fuji_RG3_J2KR.dcm",
+        next((samples / "radiographs").glob("*.png")),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pacs_agent", "predict", *map(str, files), "--json"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    hand, leg, png = json.loads(done.stdout)
+    assert set(hand) == {
+        "file", "body_part", "body_part_source", "abnormal_probability", "member_probabilities", "finding", "reason",
+    }  # fmt: skip
+    assert (hand["body_part"], hand["finding"], len(hand["member_probabilities"])) == ("hand", "undetermined", 3)
+    assert leg["body_part"] is None
+    assert "lower leg" in leg["reason"]
+    assert "--body-part" in png["reason"]
