@@ -26,7 +26,8 @@ class Spot:
         cortex: factor on the cortical path at the centre.
         spongiosa: factor on the trabecular path at the centre.
         edge: 0..1, the share of the radius over which the factors fade to 1.
-        rim_mm: cortical bone added along the border, as a slow lesion has.
+        rim_mm: bone added along the border, as a slow lesion has.
+        added_mm: dense bone added at the centre.
     """
 
     frame: Points
@@ -34,6 +35,7 @@ class Spot:
     spongiosa: float
     edge: float = 0.5
     rim_mm: float = 0.0
+    added_mm: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,11 +77,13 @@ class Tissue:
         outline: (N, 2) mm.
         thickness_mm: the greatest path length; less where it is narrower than that.
         fat_mm: thickness of the fat under the skin.
+        chain: that of the bones that it covers, where it moves with them; "" does not.
     """
 
     outline: Points
     thickness_mm: float
     fat_mm: float = 2.0
+    chain: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

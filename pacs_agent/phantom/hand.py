@@ -165,7 +165,7 @@ def _finger_tissue(bones: Sequence[Bone], widths: Sequence[float], over: float =
     tip = joints[-1] + (joints[-1] - joints[-2]) / np.linalg.norm(joints[-1] - joints[-2]) * (over - widths[-1] * 0.5)
     joints = [bones[0].axis[0] * 0.35 + bones[0].axis[1] * 0.65, *joints[:-1], tip]
     stations = [(float(x), float(y), float(half)) for (x, y), half in zip(joints, widths, strict=True)]
-    return Tissue(tube(stations, start=0.2, end=0.62), 20.0, fat_mm=1.5)
+    return Tissue(tube(stations, start=0.2, end=0.62), 20.0, 1.5, bones[0].chain)
 
 
 def _palm(reach: float = 180.0) -> Tissue:

@@ -120,7 +120,10 @@ def _fracture(part: Anatomy, site: Site, rng: np.random.Generator, severity: flo
     gap = float(rng.uniform(0.5, 1.0))
     if abs(shift) > step * 0.7:
         gap += float(rng.uniform(-0.6, 0.5)) * step * severity
-    bend = side * severity * float(rng.uniform(1, 13))
+    # However far the fragment reaches, its end stays within the flesh.
+    follows = [b for b in part.bones if b is bone or _hangs_on(b, bone)]
+    lever = max(float(((b.outline - site.middle) @ site.along).max()) for b in follows)
+    bend = side * severity * float(rng.uniform(1, min(13.0, np.rad2deg((half + 5) / max(lever, 1.0)))))
 
     def displaced(points: Points) -> Points:
         return turned(points, bend, site.middle) + site.across * shift + site.along * gap
@@ -130,13 +133,25 @@ def _fracture(part: Anatomy, site: Site, rng: np.random.Generator, severity: flo
         if other is bone:
             bones.append(replace(bone, clip=placed(near)))
             bones.append(moved_bone(replace(bone, clip=placed(far)), displaced))
-        elif bone.chain and other.chain.startswith(bone.chain) and other.order > bone.order:
+        elif _hangs_on(other, bone):
             bones.append(moved_bone(other, displaced))
         else:
             bones.append(other)
+    tissues = []
+    for tissue in part.tissues:
+        skin = tissue.outline
+        if tissue.chain and tissue.chain == bone.chain:
+            is_far = (skin - site.middle) @ site.along > 0
+            skin = np.where(is_far[:, None], displaced(skin), skin)
+        tissues.append(replace(tissue, outline=skin))
     extent = max(1.5 * half, 5.0)
     box = placed(np.array([(-1.6 * half, -extent), (1.6 * half, -extent), (1.6 * half, extent), (-1.6 * half, extent)]))
-    return replace(part, bones=tuple(bones)), np.concatenate([box, box + site.across * shift])
+    return replace(part, bones=tuple(bones), tissues=tuple(tissues)), np.concatenate([box, box + site.across * shift])
+
+
+def _hangs_on(other: Bone, bone: Bone) -> bool:
+    """Whether *other* lies further along the chain of *bone*."""
+    return bool(bone.chain) and other.chain.startswith(bone.chain) and other.order > bone.order
 
 
 def _transverse(part: Anatomy, site: Site, rng: np.random.Generator, severity: float) -> Made:
@@ -240,12 +255,14 @@ def _sclerotic(part: Anatomy, site: Site, rng: np.random.Generator, severity: fl
     """Dense bone in the cavity, in one to three foci that run together."""
     half = site.half
     spots = []
-    for _ in range(int(rng.integers(1, 4))):
+    foci = int(rng.integers(1, 4))
+    for _ in range(foci):
         off_along, off_across = half * rng.normal(0, (0.6, 0.2))
         middle = site.middle + site.along * off_along + site.across * off_across
         a, b = half * float(rng.uniform(0.6, 0.9)), half * float(rng.uniform(0.9, 1.4))
         frame = np.array([middle, middle + site.across * a, middle + site.along * b])
-        spots.append(Spot(frame, 1.1, 6.0 + 5.0 * severity, 0.55))
+        added_mm = half * float(rng.uniform(0.25, 0.4) + 0.35 * severity) / np.sqrt(foci)
+        spots.append(Spot(frame, 1.0, 1.0, 0.55, added_mm=added_mm))
     return _spot(part, site, tuple(spots), 1.0)
 
 

@@ -166,10 +166,8 @@ def _with_spot(grid: Grid, spot: Spot, cortical: Plane, trabecular: Plane) -> tu
     share = share * share * (3 - 2 * share)
     presence = np.minimum((cortical + trabecular) / 1.5, 1)
     rim = spot.rim_mm * np.exp(-(((away - 1) / 0.12) ** 2)) * presence
-    # Spongiosa that grows denser does so where there was none too: a share of the whole path.
-    grown = max(spot.spongiosa - 1, 0) * 0.06 * share * presence * (cortical + 4 * trabecular + 2)
     shell = cortical * (1 + (spot.cortex - 1) * share) + rim
-    spongy = trabecular * (1 + (min(spot.spongiosa, 1) - 1) * share) + grown
+    spongy = trabecular * (1 + (spot.spongiosa - 1) * share) + spot.added_mm * share * presence
     return np.asarray(shell, dtype=np.float32), np.asarray(spongy, dtype=np.float32)
 
 
