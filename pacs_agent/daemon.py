@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from random import SystemRandom
 from types import FrameType
@@ -50,6 +50,7 @@ from pacs_agent.study.instance import Instance
 
 log = structlog.get_logger()
 
+RETENTION_MARGIN_S = 3600.0
 STATE_FILE = "daemon.json"  # who runs, for `pacs-agent status`
 
 
@@ -71,7 +72,7 @@ class Daemon:
         store = self._store = Store.open(settings.database_path)
         added_at = analysing.destinations_since(store, [target.name for target in settings.destination])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
-        self._assess = _eligibility(settings, store)
+        self._assess = _eligibility(settings)
         self._inbox = Inbox(
             data_dir,
             store,
@@ -191,11 +192,11 @@ class Daemon:
         """The thread that owns the analysis process: the kernel kills the process when this thread ends."""
         try:
             self._process.start()
-        except PacsAgentError as error:
+        except (PacsAgentError, OSError) as error:
             self._failure = error
-            started.set()
             return
-        started.set()
+        finally:
+            started.set()
         self._guarded(self._station.run)
 
     def _guarded(self, run: Callable[[threading.Event], None]) -> None:
@@ -237,7 +238,10 @@ class Daemon:
         if retention.objects_days:
             paths += retaining.forget_objects(self._store, days_ago(retention.objects_days))
         for path in paths:
-            (self._settings.data_dir / path).unlink(missing_ok=True)
+            file = self._settings.data_dir / path
+            # Sent again a moment ago, its row names it once more.
+            if file.exists() and now.timestamp() - file.stat().st_mtime > RETENTION_MARGIN_S:
+                file.unlink()
         rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
         log.info("retention", files=len(paths), studies=rows)
 
@@ -337,7 +341,7 @@ class _Reports:
             sop_instance_uid=identity.sop_instance_uid,
             series_instance_uid=identity.series_instance_uid,
             path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
-            deliveries=self._outbox.deliveries(sr_class, claim.calling_ae_title, claim.received_at),
+            deliveries=self._outbox.deliveries(sr_class, claim.received_at),
         )
 
 
@@ -351,11 +355,11 @@ def _bound_arenas() -> None:
         ctypes.CDLL(None).mallopt(m_arena_max, 2)
 
 
-def _eligibility(settings: Settings, store: Store) -> Callable[[Instance], Eligibility]:
+def _eligibility(settings: Settings) -> Callable[[Instance, date], Eligibility]:
     rules = EligibilityRules(
         settings.eligibility.modalities, settings.eligibility.max_study_age_days, settings.eligibility.min_age_years
     )
-    return lambda facts: assess(facts, rules, store.clock().date())
+    return lambda facts, received_on: assess(facts, rules, received_on)
 
 
 def _mapping(settings: Settings) -> Callable[[Instance], BodyPartMapping]:
@@ -380,6 +384,8 @@ def running_state(data_dir: Path) -> dict[str, str | int] | None:
     try:
         state: dict[str, str | int] = json.loads((data_dir / STATE_FILE).read_text())
         os.kill(int(state["pid"]), 0)
+    except PermissionError:  # it lives, under another user
+        return state
     except (OSError, ValueError, KeyError):
         return None
     return state

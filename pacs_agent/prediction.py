@@ -81,6 +81,7 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
             bundle.threshold(mapping.body_part),
             bundle.identity,
             quality_control_subject=header is not None and header.quality_control_subject == "YES",
+            calibrate=bundle.calibrate,
             reason=mapping.reason,
         )
         predictions.append(

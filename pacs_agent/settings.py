@@ -258,7 +258,6 @@ class Destination(_Section):
     mode: Literal["live", "silent"] = "live"
     deliver_within_hours: float = Field(0, ge=0)
     sr_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
-    calling_ae_title: AETitle | None = None
     timeout_seconds: Seconds = 60
     retry_seconds: Seconds = Field(10, description="the first pause after a failure; doubled each time")
     max_retry_seconds: Seconds = 900

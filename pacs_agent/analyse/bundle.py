@@ -145,6 +145,11 @@ class Bundle:
             requires_quality_control_subject=self.manifest.requires_quality_control_subject,
         )
 
+    def calibrate(self, mean: float) -> float:
+        """The calibrated probability of a mean over images; the mean itself where nothing was fitted."""
+        calibration = self.manifest.calibration
+        return calibration.apply(mean) if calibration else mean
+
     def threshold(self, body_part: str | None) -> float:
         """The threshold of a part; the default one where the part is None or has none of its own."""
         thresholds = self.manifest.thresholds

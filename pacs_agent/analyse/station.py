@@ -6,6 +6,7 @@ The only place that parks a study: whatever goes wrong with one becomes its reas
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import structlog
@@ -29,6 +30,7 @@ from pacs_agent.record.analysing import (
     worker_died,
 )
 from pacs_agent.record.store import Store
+from pacs_agent.record.times import from_text
 from pacs_agent.study.bodypart import BodyPartMapping
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
@@ -69,7 +71,7 @@ class AnalysisStation:
         data_dir: what the instances' paths are relative to.
         bundle: the model.
         process: the analysis process that runs it.
-        assess: header facts to eligibility.
+        assess: header facts and the day of receipt to eligibility.
         map_body_part: header facts to part and side.
         make_reports: claim and findings to objects, their bytes safe on disk.
         batch_studies: studies claimed at a time.
@@ -83,7 +85,7 @@ class AnalysisStation:
         data_dir: Path,
         bundle: Bundle,
         process: AnalysisProcess,
-        assess: Callable[[Instance], Eligibility],
+        assess: Callable[[Instance, date], Eligibility],
         map_body_part: Callable[[Instance], BodyPartMapping],
         make_reports: Callable[[Claim, Sequence[Finding]], list[ReportRow]],
         batch_studies: int,
@@ -112,7 +114,7 @@ class AnalysisStation:
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
             return 0
-        plans = [self._plan(claim) for claim in claims]
+        plans = [plan for claim in claims if (plan := self._planned(claim))]
         requests = [
             ImageRequest(str(image.instance.instance_id), self._path(image.instance), image.mapping.body_part)
             for plan in plans
@@ -121,12 +123,24 @@ class AnalysisStation:
         try:
             answers = self._process.analyse(requests) if requests else []
         except WorkerDiedError as error:
-            self._after_death(claims, str(error), stop)
+            self._after_death([plan.claim for plan in plans], str(error), stop)
             return len(claims)
         by_key = {answer.key: answer for answer in answers}
         for plan in plans:
             self._conclude(plan, by_key)
         return len(claims)
+
+    def _planned(self, claim: Claim) -> _Plan | None:
+        """The plan of a study, or None where making it failed: the study is parked, the others go on."""
+        try:
+            return self._plan(claim)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong with one study becomes its reason
+            self._park(claim, error)
+            return None
+
+    def _park(self, claim: Claim, error: Exception) -> None:
+        log.exception("study failed", study_instance_uid=claim.study_instance_uid)
+        fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
 
     def _after_death(self, claims: Sequence[Claim], reason: str, stop: threading.Event) -> None:
         if stop.is_set():  # our own doing
@@ -143,7 +157,7 @@ class AnalysisStation:
     def _plan(self, claim: Claim) -> _Plan:
         plan = _Plan(claim)
         for instance in claim.instances:
-            eligibility = self._assess(instance.facts)
+            eligibility = self._assess(instance.facts, from_text(instance.received_at).date())
             if not eligibility.is_eligible:
                 status: InstanceStatus = "ignored" if eligibility.status == "ignored" else "unsupported"
                 plan.results.append(InstanceResult(instance.instance_id, status, eligibility.reason))
@@ -174,9 +188,8 @@ class AnalysisStation:
                     findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
                     reports=reports,
                 )
-            except Exception as error:
-                log.exception("study failed")
-                fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
+            except Exception as error:  # noqa: BLE001 - whatever went wrong with one study becomes its reason
+                self._park(claim, error)
                 return
             log.info("study analysed", revision=claim.revision, findings=len(findings))
 
@@ -184,7 +197,6 @@ class AnalysisStation:
         self, key: tuple[str | None, str | None], images: Sequence[_Image], answers: dict[str, ImageAnswer]
     ) -> Finding:
         body_part, laterality = key
-        calibration = self._bundle.manifest.calibration
         return decide(
             body_part,
             laterality,
@@ -192,7 +204,7 @@ class AnalysisStation:
             self._bundle.threshold(body_part),
             self._bundle.identity,
             quality_control_subject=all(image.instance.facts.quality_control_subject == "YES" for image in images),
-            calibrate=calibration.apply if calibration else lambda mean: mean,
+            calibrate=self._bundle.calibrate,
             reason=None if body_part else images[0].mapping.reason,
         )
 

@@ -12,8 +12,6 @@ from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.settings import Destination
 
-NO_DESTINATION = "no destination is configured"
-
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -71,9 +69,7 @@ class Outbox:
             if str(path.relative_to(self._data_dir)) not in named:
                 path.unlink()
 
-    def deliveries(
-        self, sr_class: str, calling_ae_title: str, received_at: str
-    ) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
+    def deliveries(self, sr_class: str, received_at: str) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
         """Where an object of *sr_class* goes: destination to status and deadline."""
         wanted: dict[str, tuple[Literal["waiting", "held"], str | None]] = {}
         for target in self._destinations:

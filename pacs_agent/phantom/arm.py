@@ -59,7 +59,7 @@ def distal_humerus(rng: np.random.Generator, view: str, length: float = 100.0) -
         spots = (spot_at(4.5, -19, 10, 8, cortex=0.35, spongiosa=0.1, edge=0.6),)
     axis = np.array([(0.0, top), (0.0, 4.0)])
     bone = Bone(
-        "humerus", outline, axis, DISTAL_CORTEX, DISTAL_SPONGIOSA, 0.75, "arm", 0, spots=spots, shaft=(0.35, 0.72)
+        "humerus", outline, axis, DISTAL_CORTEX, DISTAL_SPONGIOSA, 0.75, "arm", 0, spots=spots, shaft=(0.5, 0.75)
     )
     return varied(bone, rng, 0.5)
 

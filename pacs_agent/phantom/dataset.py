@@ -133,7 +133,7 @@ def study(
     if header_style is not None and header_style not in HEADER_STYLES:
         raise PacsAgentError(f"unknown header style {header_style!r}: one of {', '.join(HEADER_STYLES)}")
     style = HEADER_STYLES[header_style or chosen_style]
-    lesion = None
+    lesion, age_years = None, None
     instances = []
     for number in range(views):
         available = VIEWS.get(body_part, ("AP",))
@@ -145,8 +145,9 @@ def study(
             view=available[number % len(available)],
             longest_side=longest_side,
             lesion=lesion,
+            age_years=age_years,
         )
-        lesion = picture.lesion
+        lesion, age_years = picture.lesion, picture.age_years
         bits, photometric = int(rng.choice((10, 12, 14, 16))), str(rng.choice(("MONOCHROME1", "MONOCHROME2")))
         syntax = transfer_syntax_uid or str(rng.choice(np.array(TRANSFER_SYNTAXES, dtype=object)))
         # With signed pixels a LUTDescriptor is ambiguous in Implicit VR: its first value would be read as signed.
@@ -182,9 +183,7 @@ def _identify(ds: Dataset, picture: Radiograph, place: Place) -> None:
     part = picture.body_part
     chance = np.random.default_rng([place.seed, 77, *part.encode()])
     day = FIRST_DAY + timedelta(days=int(chance.integers(0, 360)))
-    started = int(chance.integers(8 * 3600, 17 * 3600))
-    seconds = started + 90 * place.instance
-    clock = f"{seconds // 3600:02d}{seconds // 60 % 60:02d}{seconds % 60:02d}"
+    start_s = int(chance.integers(8 * 3600, 17 * 3600))
     ds.PatientName = f"PHANTOM^{part.upper()}"
     ds.PatientID = f"PHANTOM-{part.upper()}-{place.seed:06d}"
     ds.PatientBirthDate = f"{day.year - picture.age_years - 1}0101" if place.seed % 7 else ""
@@ -196,13 +195,18 @@ def _identify(ds: Dataset, picture: Radiograph, place: Place) -> None:
     ds.AccessionNumber = f"PH{place.seed:06d}"
     ds.ReferringPhysicianName = ""
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = f"{day:%Y%m%d}"
-    ds.StudyTime = f"{started // 3600:02d}0000"
-    ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = clock
+    ds.StudyTime, ds.SeriesTime = _clock(start_s), _clock(start_s + 300 * place.series)
+    ds.AcquisitionTime = ds.ContentTime = _clock(start_s + 300 * place.series + 60 * place.instance)
     ds.Manufacturer = "pacs-agent"
     ds.ManufacturerModelName = "digital phantom"
     ds.StationName = "PHANTOM"
     ds.DeviceSerialNumber = "0"
     ds.SoftwareVersions = "1"
+
+
+def _clock(seconds: int) -> str:
+    """Seconds of a day as a time (PS3.5 6.2, VR TM)."""
+    return f"{seconds // 3600:02d}{seconds // 60 % 60:02d}{seconds % 60:02d}"
 
 
 def _acquisition(ds: Dataset, picture: Radiograph) -> None:

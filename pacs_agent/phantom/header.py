@@ -25,7 +25,7 @@ class HeaderStyle:
         procedure: whether the part stands in the requested procedure's code.
         side: where a CR's side stands: "image", "series", "region", "words".
         window: how the pixels are meant to be shown: "window", "sigmoid", "table", "none".
-        one_series: whether the views of a study share a series.
+        one_series: whether the views of a study share a series, whose description then names no view.
     """
 
     body_part_examined: str = "term"
@@ -44,16 +44,20 @@ HEADER_STYLES: Mapping[str, HeaderStyle] = MappingProxyType(
     {
         "standard": HeaderStyle(region="SCT", study_description="XR {part}"),
         "older codes": HeaderStyle(region="SRT", side="region", window="sigmoid"),
-        "coded only": HeaderStyle(body_part_examined="", region="SCT", one_series=True),
+        "coded only": HeaderStyle("", region="SCT", series_description="2 views", one_series=True),
         "term only": HeaderStyle(side="series", window="none"),
         "spelled": HeaderStyle(body_part_examined="spelled", side="series", window="table"),
-        "term with side": HeaderStyle(body_part_examined="side", side="words", one_series=True),
+        "term with side": HeaderStyle("side", side="words", series_description="", one_series=True),
         "series description": HeaderStyle("", series_description="{part} {view} {side}", side="words", window="none"),
         "protocol": HeaderStyle("ambiguous", protocol_name="{part} {side}", side="series", window="sigmoid"),
-        "study description": HeaderStyle("ambiguous", study_description="XR {part} {side} 2 views", one_series=True),
+        "study description": HeaderStyle(
+            "ambiguous", series_description="2 views", study_description="XR {part} {side}", one_series=True
+        ),
         "procedure code": HeaderStyle("", procedure=True, side="image", window="table"),
         "German": HeaderStyle("", language="de", series_description="{part} {view} {side}", side="words"),
-        "French": HeaderStyle("", language="fr", protocol_name="{part} {side}", side="words", one_series=True),
+        "French": HeaderStyle(
+            "", language="fr", series_description="", protocol_name="{part} {side}", side="words", one_series=True
+        ),
         "Spanish": HeaderStyle("spelled", language="es", study_description="RX {part} {side}", side="image"),
         "Italian": HeaderStyle("", language="it", series_description="RX {part} {side}", side="words", window="none"),
     }
@@ -124,10 +128,13 @@ def describe(ds: Dataset, style: HeaderStyle, body_part: str, laterality: str, v
         shown["view"] = view
     if not all(template.isascii() for template in (*shown.values(), style.series_description)):
         ds.SpecificCharacterSet = "ISO_IR 100" if style.language in ("de", "es") else "ISO_IR 192"
-    ds.SeriesDescription = style.series_description.format(**shown)
-    if style.protocol_name:
-        ds.ProtocolName = style.protocol_name.format(**shown)
-    ds.StudyDescription = style.study_description.format(**shown)
+    for keyword, template in (
+        ("SeriesDescription", style.series_description),
+        ("ProtocolName", style.protocol_name),
+        ("StudyDescription", style.study_description),
+    ):
+        if template:
+            setattr(ds, keyword, template.format(**shown))
     spelled = _SPELLED.get(style.language, _SPELLED["en"])[body_part]
     ds.BodyPartExamined = {
         "term": body_part.upper(),

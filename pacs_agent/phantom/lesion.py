@@ -24,7 +24,7 @@ OWN_BONES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "wrist": ("radius", "radius", "ulna", "metacarpal"),
     }
 )
-MARGIN = 0.07  # of the field: how far inside the picture a lesion lies
+MARGIN = 0.12  # of the field: how far inside the picture a lesion lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _plate(part: Anatomy, site: Site, rng: np.random.Generator, severity: float)
     bone, half = site.bone, site.half
     length = float(np.linalg.norm(bone.axis[1] - bone.axis[0]))
     reach = min(half * float(rng.uniform(3.0, 4.5) + 3 * severity), 0.34 * length) / length
-    ways = np.clip(np.linspace(site.way - reach, site.way + reach, 9), 0.06, 0.94)
+    ways = np.linspace(max(0.06, site.way - reach), min(0.94, site.way + reach), 9)
     line = [site_at(bone, float(way)) for way in ways]
     from_edge = bool(rng.random() < 0.5)
     side = float(rng.choice((-1, 1)))
@@ -261,7 +261,7 @@ def _sclerotic(part: Anatomy, site: Site, rng: np.random.Generator, severity: fl
         middle = site.middle + site.along * off_along + site.across * off_across
         a, b = half * float(rng.uniform(0.6, 0.9)), half * float(rng.uniform(0.9, 1.4))
         frame = np.array([middle, middle + site.across * a, middle + site.along * b])
-        added_mm = half * float(rng.uniform(0.25, 0.4) + 0.35 * severity) / np.sqrt(foci)
+        added_mm = half * float(rng.uniform(0.2, 0.32) + 0.25 * severity) / np.sqrt(foci)
         spots.append(Spot(frame, 1.0, 1.0, 0.55, added_mm=added_mm))
     return _spot(part, site, tuple(spots), 1.0)
 

@@ -77,6 +77,7 @@ def radiograph(
     longest_side: int = 1024,
     lesion: str | None = None,
     severity: float | None = None,
+    age_years: int | None = None,
 ) -> Radiograph:
     """Make a radiograph; the same arguments give the same one, and *abnormal* alone changes nothing but the lesion.
 
@@ -89,6 +90,7 @@ def radiograph(
         longest_side: of the picture, in pixels.
         lesion: a kind of `lesion.LESIONS`; None: any.
         severity: 0 (subtle) to 1 (gross); None: any that 160 pixels can show.
+        age_years: of the phantom; None: any from 19 to 87.
 
     Raises:
         PacsAgentError: the body part or the view is unknown.
@@ -104,7 +106,8 @@ def radiograph(
 
     part = make(anatomy_rng, view)
     # Of the patient, not of the view: a study whose views disagree on it would be held.
-    age_years = int(np.random.default_rng([seed, 19, *body_part.encode()]).integers(19, 88))
+    if age_years is None:
+        age_years = int(np.random.default_rng([seed, 19, *body_part.encode()]).integers(19, 88))
     part = _grown_old(part, age_years)
     kind, enclosing = None, None
     if abnormal:
@@ -181,7 +184,8 @@ def _developed(signal: Plane, metal: Plane | None, grid: Grid, rng: np.random.Ge
     base = _blurred(signal, 12.0 / grid.spacing_mm)
     lifted = signal + float(rng.uniform(0.25, 0.6)) * (signal - base)
     anatomy = lifted[::4, ::4] if metal is None else lifted[::4, ::4][metal[::4, ::4] < 0.05]
-    high = float(np.percentile(anatomy, 99.7)) * float(rng.uniform(1.0, 1.12))
+    # A percentile below what a dense lesion covers: it must not darken the rest of the picture.
+    high = float(np.percentile(anatomy, 97)) * float(rng.uniform(1.14, 1.28))
     low = 0.05 * high * float(rng.uniform(0, 1.5))
     tone = np.clip((lifted - low) / (high - low), 0, 1) ** np.float32(rng.uniform(0.85, 1.25))
     tone = tone * _shutter(grid, rng)

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ class Inbox:
     Args:
         data_dir: the data directory.
         store: the record.
-        assess: header facts to eligibility, the site's limits inside.
+        assess: header facts and the day of receipt to eligibility, the site's limits inside.
         min_free_bytes: below this no instance is accepted.
         max_instance_bytes: bound of one data set.
     """
@@ -78,7 +78,7 @@ class Inbox:
         data_dir: Path,
         store: Store,
         *,
-        assess: Callable[[Instance], Eligibility],
+        assess: Callable[[Instance, date], Eligibility],
         min_free_bytes: int,
         max_instance_bytes: int,
     ) -> None:
@@ -168,7 +168,7 @@ class Inbox:
             self._store,
             receiving.Receipt(
                 facts=facts,
-                eligibility=self._assess(facts),
+                eligibility=self._assess(facts, moment.date()),
                 path=str(path.relative_to(self._data_dir)),
                 sha256=sha256,
                 size_bytes=size_bytes,

@@ -36,6 +36,7 @@ class ClaimedInstance:
     instance_id: int
     path: str | None
     facts: Instance
+    received_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,9 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
                 row.id, row.study_instance_uid, row.calling_ae_title, row.received_at,
                 _last_revision(connection, row.id) + 1, row.alone,
                 tuple(
-                    ClaimedInstance(image.id, image.path, Instance.from_json(image.facts))
+                    ClaimedInstance(image.id, image.path, Instance.from_json(image.facts), image.received_at)
                     for image in connection.execute(
-                        select(instance.c.id, instance.c.path, instance.c.facts)
+                        select(instance.c.id, instance.c.path, instance.c.facts, instance.c.received_at)
                         .where(instance.c.study_id == row.id, instance.c.is_current)
                         .order_by(instance.c.id)
                     )
@@ -275,8 +276,10 @@ def record_analysis(
         )  # fmt: skip
 
 
-def _finish(connection: Connection, claim: Claim) -> None:
-    """Close the claim; what came in meanwhile keeps the study open."""
+def _finish(
+    connection: Connection, claim: Claim, state: Literal["analysed", "failed"] = "analysed", reason: str | None = None
+) -> None:
+    """Close the claim; what came in meanwhile keeps the study open, and a person's word stands."""
     seen = [image.instance_id for image in claim.instances]
     missed = connection.execute(
         select(func.min(instance.c.received_at)).where(
@@ -295,7 +298,7 @@ def _finish(connection: Connection, claim: Claim) -> None:
         connection.execute(
             update(study)
             .where(study.c.id == claim.study_id, study.c.state.in_(("queued", "receiving")))
-            .values(state="analysed", reason=None)
+            .values(state=state, reason=reason)
         )
 
 
@@ -303,15 +306,11 @@ def fail_study(store: Store, claim: Claim, reason: str) -> None:
     """Park a study that cannot be analysed; `retry` tries it again."""
     with store.write() as connection:
         connection.execute(
-            update(study)
-            .where(study.c.id == claim.study_id)
-            .values(state="failed", reason=reason, claimed_until=None, waiting_since=None, alone=False, deaths=0)
-        )
-        connection.execute(
             update(instance)
-            .where(instance.c.study_id == claim.study_id, instance.c.is_current, instance.c.status == "received")
+            .where(instance.c.id.in_([image.instance_id for image in claim.instances]), instance.c.status == "received")
             .values(status="failed", reason=reason)
         )
+        _finish(connection, claim, "failed", reason)
         add_event(connection, store.now(), "failed", study_instance_uid=claim.study_instance_uid, detail=reason)
 
 

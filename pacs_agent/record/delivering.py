@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, report, study
@@ -128,15 +129,16 @@ def postpone_destination(store: Store, destination: str, until: datetime) -> Non
 
 
 def make_due(store: Store, statuses: Sequence[str], since: str | None = None) -> int:
-    """Let deliveries go now: the waiting at start, the parked on `retry`, the held on `release`. Returns how many."""
+    """Let deliveries go now: the parked on `retry`, the held on `release`. Returns how many."""
     condition: ColumnElement[bool] = delivery.c.status.in_(statuses)
     if since is not None:
         condition = condition & delivery.c.report_id.in_(select(report.c.id).where(report.c.created_at >= since))
     with store.write() as connection:
-        count = connection.execute(
-            update(delivery).where(condition).values(status="waiting", next_attempt_at=store.now(), deliver_before=None)
-        ).rowcount
-        if count and "waiting" not in statuses:
+        values: dict[str, Any] = {"status": "waiting", "next_attempt_at": store.now()}
+        if "held" in statuses:  # a person lets it go after its time; a retry does not
+            values["deliver_before"] = None
+        count = connection.execute(update(delivery).where(condition).values(**values)).rowcount
+        if count:
             add_event(connection, store.now(), "deliveries made due", detail=f"{count} {'/'.join(statuses)}")
         return int(count)
 
@@ -150,11 +152,6 @@ def wake_waiting(store: Store) -> None:
 def outbox_paths(store: Store) -> set[str]:
     """Every object file that a row names."""
     return {row.path for row in store.rows(select(report.c.path).where(report.c.path.is_not(None)))}
-
-
-def waiting_count(store: Store) -> int:
-    """How many deliveries wait."""
-    return int(store.rows(select(func.count()).select_from(delivery).where(delivery.c.status == "waiting"))[0][0])
 
 
 def _event(connection: Connection, at: str, name: str, due: Due, detail: str) -> None:

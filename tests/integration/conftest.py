@@ -1,7 +1,6 @@
 """Fixtures of the integration tests: a data directory with its record, inbox and listener, all real."""
 
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def make_inbox(data_dir: Path, store: Store) -> Callable[[], Inbox]:
         return Inbox(
             data_dir,
             store,
-            assess=lambda facts: assess(facts, EligibilityRules(), date(2026, 1, 6)),
+            assess=lambda facts, received_on: assess(facts, EligibilityRules(), received_on),
             min_free_bytes=1 << 20,
             max_instance_bytes=MAX_INSTANCE_BYTES,
         )

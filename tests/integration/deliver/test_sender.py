@@ -91,7 +91,7 @@ class Delivery:
             reports=[
                 ReportRow(
                     "sr", sop_class_uid, uid, "9.1", kept,
-                    self.outbox.deliveries("comprehensive3d", "XR1", claim.received_at),
+                    self.outbox.deliveries("comprehensive3d", claim.received_at),
                 )
             ],
         )  # fmt: skip
@@ -328,9 +328,9 @@ def test_outbox_keeps_what_rows_name_and_nothing_else(delivery: Delivery, data_d
 def test_destination_gets_what_is_received_since_it_is_known(delivery: Delivery) -> None:
     """Nothing older, and nothing of another SR class."""
     now = delivery.store.now()
-    assert delivery.outbox.deliveries("comprehensive3d", "XR1", now) == {"pacs": ("waiting", None)}
-    assert delivery.outbox.deliveries("enhanced", "XR1", now) == {}
-    assert delivery.outbox.deliveries("comprehensive3d", "XR1", "2026-01-05T09:59:59.999Z") == {}
+    assert delivery.outbox.deliveries("comprehensive3d", now) == {"pacs": ("waiting", None)}
+    assert delivery.outbox.deliveries("enhanced", now) == {}
+    assert delivery.outbox.deliveries("comprehensive3d", "2026-01-05T09:59:59.999Z") == {}
 
 
 def test_echo(delivery: Delivery, pacs: Pacs) -> None:
