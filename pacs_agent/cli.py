@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from pacs_agent import __version__
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.record import reading
 from pacs_agent.record.reading import QueryResult
+from pacs_agent.record.times import to_text
 from pacs_agent.settings import load_settings
 
 app = typer.Typer(
@@ -223,6 +225,8 @@ def send(
 
     configure("warning", "console")
     peer = parse_peer(to)
+    if not 0 < len(calling.strip()) <= 16:
+        raise PacsAgentError(f"{calling!r} is not an AE title: 1 to 16 characters")
     sent = refused = 0
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("sending", total=None)
@@ -256,7 +260,7 @@ def results(
 
     Example: pacs-agent results --since 2026-01-31 --body-part wrist --format csv
     """
-    found = reading.results(_database(config), since=since, body_part=body_part, status=status)
+    found = reading.results(_database(config), since=since and _moment(since), body_part=body_part, status=status)
     _print(found, form, RESULT_COLUMNS)
 
 
@@ -271,6 +275,8 @@ def show(
     Example: pacs-agent show A12345
     """
     path = _database(config)
+    if not key.strip():
+        raise PacsAgentError("name an accession number, Study Instance UID or patient ID")
     studies = reading.studies_of(path, key)
     stories = [{part: reading.query(path, sql, [uid]) for part, sql in reading.STORY.items()} for uid in studies]
     texts = [_report_text(config, path, uid) for uid in studies]
@@ -461,6 +467,8 @@ def withdraw(
 
     Example: pacs-agent withdraw 1.2.3.4 --reason "wrong patient"
     """
+    if not reason.strip():
+        raise PacsAgentError("--reason is empty: say why, for the history")
     _settle(config, study, "withdraw", reason)
 
 
@@ -475,8 +483,9 @@ def release(
     """
     from pacs_agent.record.delivering import make_due
 
+    moment = _moment(since)
     with _store(config) as store:
-        count = make_due(store, ["held"], since)
+        count = make_due(store, ["held"], moment)
     print(f"{count} deliveries are made now")
 
 
@@ -534,6 +543,15 @@ def model_verify(bundle: Annotated[str, typer.Argument()] = "demonstration", as_
         raise typer.Exit(1) from error
     digest = found.manifest.weights_sha256
     print(json.dumps({"bundle": bundle, "ok": True, "weights_sha256": digest}) if as_json else f"ok {bundle}: {digest}")
+
+
+def _moment(text: str) -> str:
+    """A time as the database holds it; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PacsAgentError(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T08:15:00Z") from error
+    return to_text(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _database(config: Path | None) -> Path:
