@@ -2,5 +2,6 @@
 
 from pacs_agent import __version__
 
+# One for the program; a new one only when the encoding changes.
 IMPLEMENTATION_CLASS_UID = "2.25.217284104316528014403189424061587433931"
 IMPLEMENTATION_VERSION_NAME = f"PACS_AGENT_{__version__}"[:16]

@@ -11,6 +11,7 @@ from pydicom.errors import InvalidDicomError
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from pacs_agent.deliver.sender import STORED
 from pacs_agent.errors import PacsAgentError
 
 _PEER = re.compile(r"^(?P<ae>[^@\\]{1,16})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:\[\]]+):(?P<port>\d{1,5})$")
@@ -94,4 +95,4 @@ def _send_one(assoc: Association, ds: FileDataset) -> str | None:
     if status is None:
         return "the association ended without an answer"
     comment = str(answer.get("ErrorComment", ""))
-    return None if status in (0, 0xB000, 0xB006, 0xB007) else f"status {status:04X} {comment}".strip()
+    return None if status in STORED else f"status {status:04X} {comment}".strip()

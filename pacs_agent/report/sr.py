@@ -20,6 +20,7 @@ from pydicom.valuerep import DT
 
 from pacs_agent.analyse.finding import Finding, ModelIdentity
 from pacs_agent.errors import PacsAgentError
+from pacs_agent.identity import IMPLEMENTATION_CLASS_UID
 from pacs_agent.report import codes
 from pacs_agent.report.content import Equipment, algorithm_version, measurement_report
 from pacs_agent.report.header import (
@@ -31,7 +32,6 @@ from pacs_agent.report.header import (
     settle_character_set,
     time_zone,
 )
-from pacs_agent.report.uids import IMPLEMENTATION_CLASS_UID
 
 __all__ = [
     "SERIES_DESCRIPTION",

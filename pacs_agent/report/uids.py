@@ -6,9 +6,6 @@ Never asks for a registered root.
 
 import uuid
 
-IMPLEMENTATION_CLASS_UID = "2.25.217284104316528014403189424061587433931"
-"""Who encoded the file: (0002,0012), PS3.7 D.3.3.2. One for the program; a new one only when the encoding changes."""
-
 _NAMESPACE = uuid.UUID("5f1c1b0e-7c43-5f0a-9a3b-0d9f6c1e8a27")
 
 

@@ -14,10 +14,11 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs_agent.analyse.finding import FindingValue
+from pacs_agent.identity import IMPLEMENTATION_CLASS_UID
 from pacs_agent.report import codes
 from pacs_agent.report.header import OPTIONAL, TYPE_2, character_set, copy_patient_and_study, settle_character_set
 from pacs_agent.report.legal import legal_items, legal_value
-from pacs_agent.report.uids import IMPLEMENTATION_CLASS_UID, derived_uid, new_uid
+from pacs_agent.report.uids import derived_uid, new_uid
 
 
 @pytest.mark.parametrize(
