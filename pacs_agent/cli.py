@@ -423,14 +423,14 @@ def reanalyse(
 
     Example: pacs-agent reanalyse 1.2.3.4
     """
-    from pacs_agent.record.analysing import reopen
+    from pacs_agent.record import analysing
 
     with _store(config) as store:
-        unknown = [uid for uid in studies if not reopen(store, "any", uid)]
-    print(f"{len(studies) - len(unknown)} studies queued")
-    for uid in unknown:
-        print(f"{uid}: not a finished study", file=sys.stderr)
-    if unknown:
+        refused = {uid: why for uid in studies if (why := analysing.reanalyse(store, uid))}
+    print(f"{len(studies) - len(refused)} studies queued")
+    for uid, why in refused.items():
+        print(f"{uid} {why}", file=sys.stderr)
+    if refused:
         raise typer.Exit(1)
 
 
@@ -440,11 +440,11 @@ def retry(config: ConfigOption = None) -> None:
 
     Example: pacs-agent retry
     """
-    from pacs_agent.record.analysing import reopen
+    from pacs_agent.record.analysing import retry_failed
     from pacs_agent.record.delivering import make_due
 
     with _store(config) as store:
-        deliveries, studies = make_due(store, ["parked"]), reopen(store, "failed")
+        deliveries, studies = make_due(store, ["parked"]), retry_failed(store)
     print(f"{deliveries} deliveries and {studies} studies are tried again")
 
 

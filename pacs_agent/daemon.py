@@ -15,6 +15,7 @@ from types import FrameType
 import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from sqlalchemy.exc import OperationalError
 
 from pacs_agent import __version__
 from pacs_agent.analyse.bundle import Bundle, load_bundle
@@ -81,7 +82,7 @@ class Daemon:
             max_instance_bytes=settings.listener.max_instance_mb << 20,
         )
         self._listener = Listener(settings.listener, self._inbox)
-        self._process = analysis_process(settings, bundle)
+        self._process = AnalysisProcess.of(bundle, settings.model)
         self._station = AnalysisStation(
             store=store,
             data_dir=data_dir,
@@ -107,6 +108,7 @@ class Daemon:
         self._stop = threading.Event()
         self._ready_since = store.clock()
         self._failure: BaseException | None = None
+        self._told: dict[str, str | int | None] = {}
         self.port = 0
 
     def start(self) -> None:
@@ -138,8 +140,8 @@ class Daemon:
                 f"cannot listen on {self._settings.listener.host}:{self._settings.listener.port}: {error.strerror}"
             ) from error
         self._ready_since = self._store.clock()
-        self._scheduler = start_schedule(each_second=self._each_second, each_night=self._each_night)
         self._write_state()
+        self._scheduler = start_schedule(each_second=self._each_second, each_night=self._each_night)
         log.info(
             "ready",
             ae_title=self._settings.listener.ae_title,
@@ -209,7 +211,15 @@ class Daemon:
             self._stop.set()
 
     def _each_second(self) -> None:
-        """Declare studies complete."""
+        """Declare studies complete; tell who runs, and what hinders."""
+        try:
+            self._declare_complete()
+            self._write_state()
+        except (OperationalError, OSError) as error:
+            # Locked, or its disk is full: the next second may be better.
+            log.error("completeness waits", reason=str(error).splitlines()[0])
+
+    def _declare_complete(self) -> None:
         open_studies = self._listener.open_studies()
         now = self._store.clock()
         for receiving in analysing.receiving_studies(self._store):
@@ -246,30 +256,23 @@ class Daemon:
         log.info("retention", files=len(paths), studies=rows)
 
     def _write_state(self) -> None:
-        path = self._settings.data_dir / STATE_FILE
-        state = {
+        """Write who runs for `pacs-agent status`, when it changed."""
+        state: dict[str, str | int | None] = {
             "pid": os.getpid(),
+            "pid_started": _started_at(os.getpid()),
             "version": __version__,
             "ae_title": self._settings.listener.ae_title,
             "host": self._settings.listener.host,
             "port": self.port,
             "ready_since": to_text(self._ready_since),
             "device": self._process.device,
+            "worker_pid": self._process.pid,
+            "problem": self._station.problem,
         }
-        write_durably(path, (json.dumps(state).encode(),), path.with_suffix(".tmp"))
-
-
-def analysis_process(settings: Settings, bundle: Bundle) -> AnalysisProcess:
-    """The analysis process as the settings want it, not started."""
-    model = settings.model
-    return AnalysisProcess(
-        bundle,
-        device=model.device,
-        batch_images=model.batch_images,
-        max_pixels=model.max_megapixels * 1_000_000,
-        memory_limit_mb=model.memory_limit_mb,
-        timeout_s=model.timeout_seconds,
-    )
+        if state != self._told:
+            path = self._settings.data_dir / STATE_FILE
+            write_durably(path, (json.dumps(state).encode(),), path.with_suffix(".tmp"))
+            self._told = state
 
 
 class _Reports:
@@ -379,13 +382,17 @@ def _completeness(settings: Settings) -> CompletenessRules:
     )
 
 
-def running_state(data_dir: Path) -> dict[str, str | int] | None:
+def running_state(data_dir: Path) -> dict[str, str | int | None] | None:
     """What a running daemon wrote of itself; None where none runs on this directory."""
     try:
-        state: dict[str, str | int] = json.loads((data_dir / STATE_FILE).read_text())
-        os.kill(int(state["pid"]), 0)
-    except PermissionError:  # it lives, under another user
-        return state
-    except (OSError, ValueError, KeyError):
+        state: dict[str, str | int | None] = json.loads((data_dir / STATE_FILE).read_text())
+        # Another process may have got the number of a dead one.
+        return state if _started_at(int(state["pid"] or 0)) == state["pid_started"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return state
+
+
+def _started_at(pid: int) -> int:
+    """When a process started, in clock ticks since boot. proc(5)"""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[19])  # the name before it may hold anything

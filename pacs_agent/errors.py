@@ -36,6 +36,10 @@ class DatabaseNewerError(DatabaseError):
     """The database was written by a newer pacs-agent."""
 
 
+class StatementError(DatabaseError):
+    """The statement is wrong, or would write."""
+
+
 class BundleError(PacsAgentError):
     """The model bundle cannot be used."""
 
@@ -50,3 +54,11 @@ class UnsupportedImageError(PixelsError):
 
 class WorkerDiedError(PacsAgentError):
     """The analysis process died or stopped answering."""
+
+
+class WorkerUnavailableError(WorkerDiedError):
+    """The analysis process cannot be started."""
+
+
+class DeliveryError(PacsAgentError):
+    """The destination cannot be reached, or refuses."""

@@ -8,7 +8,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from pacs_agent.analyse.bundle import load_bundle
-from pacs_agent.analyse.finding import ImageOutcome, decide
+from pacs_agent.analyse.finding import decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageRequest
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.settings import Model
@@ -45,15 +45,7 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
     bundle = load_bundle(bundle_name)
     headers = [_header(file) for file in files]
     mappings = [_mapping(header, body_part) for header in headers]
-    limits = Model()
-    process = AnalysisProcess(
-        bundle,
-        device=limits.device,
-        batch_images=limits.batch_images,
-        max_pixels=limits.max_megapixels * 1_000_000,
-        memory_limit_mb=limits.memory_limit_mb,
-        timeout_s=limits.timeout_seconds,
-    )
+    process = AnalysisProcess.of(bundle, Model())
     try:
         process.start()
         answers = process.analyse(
@@ -66,18 +58,10 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
         process.stop()
     predictions = []
     for file, header, mapping, answer in zip(files, headers, mappings, answers, strict=True):
-        outcome = ImageOutcome(
-            "",
-            "",
-            "failed" if answer.abnormal_probability is None else "analysed",
-            answer.abnormal_probability,
-            answer.member_probabilities,
-            answer.reason,
-        )
         finding = decide(
             mapping.body_part,
             mapping.laterality,
-            [outcome],
+            [answer.outcome("", "")],
             bundle.threshold(mapping.body_part),
             bundle.identity,
             quality_control_subject=header is not None and header.quality_control_subject == "YES",

@@ -3,6 +3,7 @@
 The only place that parks a study: whatever goes wrong with one becomes its reason, and the others go on.
 """
 
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ from datetime import date
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.finding import Finding, ImageOutcome, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
-from pacs_agent.errors import WorkerDiedError
+from pacs_agent.errors import BundleError, WorkerDiedError, WorkerUnavailableError
 from pacs_agent.record.analysing import (
     Claim,
     ClaimedInstance,
@@ -38,6 +40,11 @@ from pacs_agent.study.instance import Instance
 log = structlog.get_logger()
 
 STAGE = "analysis"  # its name for `pause` and `resume`
+LONGEST_PAUSE_S = 60.0
+# What says nothing of a study: the machine is short of something, and may have it again.
+_SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +107,43 @@ class AnalysisStation:
         self._make_reports = make_reports
         self._batch_studies = batch_studies
         self._lease_s = lease_s
+        self.problem: str | None = None  # why studies wait, where that is nobody's fault
 
     def run(self, stop: threading.Event, idle_s: float = 0.2) -> None:
         """Work until *stop*; the thread that calls this owns the analysis process."""
+        failures = 0
         while not stop.is_set():
-            # Looked at before it is claimed: a claim takes the write lock that the receipts need.
-            is_due = has_queued(self._store) and STAGE not in self._store.paused()
-            if not is_due or not self.work_once(stop):
+            try:
+                if failures:  # what was in hand goes back; nobody else holds a claim
+                    release_claims(self._store)
+                worked = self._is_due() and self.work_once(stop)
+            except (OperationalError, OSError, WorkerUnavailableError, BundleError) as error:
+                if stop.is_set():
+                    break
+                if not _is_shortage(error):
+                    raise
+                failures += 1
+                pause_s = min(2.0**failures, LONGEST_PAUSE_S)
+                self.problem = str(error).splitlines()[0]
+                log.error("analysis waits", reason=self.problem, next_try_in_s=pause_s)
+                stop.wait(pause_s)
+                continue
+            failures, self.problem = 0, None
+            if not worked:
                 stop.wait(idle_s)
 
+    def _is_due(self) -> bool:
+        # Looked at before it is claimed: a claim takes the write lock that the receipts need.
+        return has_queued(self._store) and STAGE not in self._store.paused()
+
     def work_once(self, stop: threading.Event) -> int:
-        """Claim, analyse and record one batch; returns how many studies it held."""
+        """Claim, analyse and record one batch; returns how many studies it held.
+
+        Raises:
+            WorkerUnavailableError, BundleError: the analysis process cannot be started; nothing is said of any study.
+            OperationalError, OSError: the database or the disk refused; the claims are still held.
+        """
+        self._process.ensure()  # before anything is claimed: a process that cannot start is nobody's fault
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
             return 0
@@ -121,7 +154,10 @@ class AnalysisStation:
             for image in plan.images
         ]
         try:
-            answers = self._process.analyse(requests) if requests else []
+            answers = self._process.analyse(requests)
+        except WorkerUnavailableError:
+            release_claims(self._store, claims)
+            raise
         except WorkerDiedError as error:
             self._after_death([plan.claim for plan in plans], str(error), stop)
             return len(claims)
@@ -134,8 +170,10 @@ class AnalysisStation:
         """The plan of a study, or None where making it failed: the study is parked, the others go on."""
         try:
             return self._plan(claim)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong with one study becomes its reason
-            self._park(claim, error)
+        except Exception as error:
+            if _is_shortage(error):
+                raise
+            self._park(claim, error)  # whatever else went wrong with one study becomes its reason
             return None
 
     def _park(self, claim: Claim, error: Exception) -> None:
@@ -188,8 +226,10 @@ class AnalysisStation:
                     findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
                     reports=reports,
                 )
-            except Exception as error:  # noqa: BLE001 - whatever went wrong with one study becomes its reason
-                self._park(claim, error)
+            except Exception as error:
+                if _is_shortage(error):
+                    raise
+                self._park(claim, error)  # whatever else went wrong with one study becomes its reason
                 return
             log.info("study analysed", revision=claim.revision, findings=len(findings))
 
@@ -207,6 +247,13 @@ class AnalysisStation:
             calibrate=self._bundle.calibrate,
             reason=None if body_part else images[0].mapping.reason,
         )
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an error may pass by itself and says nothing of the study in hand."""
+    if isinstance(error, OSError):
+        return error.errno in _SHORTAGES
+    return isinstance(error, OperationalError | WorkerUnavailableError | BundleError)
 
 
 def _result(
@@ -236,14 +283,7 @@ def _outcome(image: _Image, answers: dict[str, ImageAnswer]) -> ImageOutcome:
     answer = answers.get(str(image.instance.instance_id))
     if answer is None:  # its part is in doubt; no network has seen it
         return ImageOutcome(facts.sop_instance_uid, facts.series_instance_uid, "failed", reason=image.mapping.reason)
-    return ImageOutcome(
-        facts.sop_instance_uid,
-        facts.series_instance_uid,
-        "failed" if answer.abnormal_probability is None else "analysed",
-        answer.abnormal_probability,
-        answer.member_probabilities,
-        answer.reason,
-    )
+    return answer.outcome(facts.sop_instance_uid, facts.series_instance_uid)
 
 
 def _finding_row(finding: Finding) -> FindingRow:

@@ -21,7 +21,9 @@ from threading import Lock
 from typing import Any, NoReturn
 
 from pacs_agent.analyse.bundle import Bundle
-from pacs_agent.errors import BundleError, WorkerDiedError
+from pacs_agent.analyse.finding import ImageOutcome
+from pacs_agent.errors import BundleError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.settings import Model
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 EXIT_SECONDS = 10  # for a process that closed its pipe, or was killed, to be gone
@@ -57,18 +59,29 @@ class ImageAnswer:
     member_probabilities: tuple[float, ...]
     reason: str | None
 
+    def outcome(self, sop_instance_uid: str, series_instance_uid: str) -> ImageOutcome:
+        """The answer as the finding takes it."""
+        return ImageOutcome(
+            sop_instance_uid,
+            series_instance_uid,
+            "failed" if self.abnormal_probability is None else "analysed",
+            self.abnormal_probability,
+            self.member_probabilities,
+            self.reason,
+        )
+
 
 class AnalysisProcess:
     """A supervised analysis process.
 
     The kernel kills the process when the *thread* that started it ends (PDEATHSIG is of the thread, prctl(2)): the one
-    that called `start`, or the `analyse` that found it dead. So one thread should call both and live as long as the
-    process is wanted. `stop` may be called from any thread.
+    that called `start`, `ensure`, or the `analyse` that found it dead. So one thread should call them all and live as
+    long as the process is wanted. `stop` may be called from any thread.
 
     Args:
         bundle: checked; the process refuses weights with another hash.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        batch_images: images that go through the network at a time.
+        batch_images: images of one request, which go through the network together.
         max_pixels: rows × columns allowed of one image.
         memory_limit_mb: of the process, beyond which an image or the process fails.
         timeout_s: for a start, and for the answer to one request.
@@ -94,6 +107,7 @@ class AnalysisProcess:
             "max_pixels": max_pixels,
             "memory_limit_mb": memory_limit_mb,
         }
+        self._batch_images = batch_images
         self._timeout_s = timeout_s
         self._module = module
         self._conversation = Lock()  # one request at a time
@@ -102,6 +116,18 @@ class AnalysisProcess:
         self._device: str | None = None
         self._stopped = False
         self._pipe: Connection | None = None  # only ever used inside a conversation
+
+    @classmethod
+    def of(cls, bundle: Bundle, model: Model) -> "AnalysisProcess":
+        """The process as section [model] of the settings wants it, not started."""
+        return cls(
+            bundle,
+            device=model.device,
+            batch_images=model.batch_images,
+            max_pixels=model.max_megapixels * 1_000_000,
+            memory_limit_mb=model.memory_limit_mb,
+            timeout_s=model.timeout_seconds,
+        )
 
     @property
     def pid(self) -> int | None:
@@ -120,15 +146,19 @@ class AnalysisProcess:
 
         Raises:
             BundleError: it says that the bundle or the device cannot be used.
-            WorkerDiedError: it died or was silent for *timeout_s*.
+            WorkerUnavailableError: it died or was silent for *timeout_s*.
         """
+        with self._life:
+            self._stopped = False
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Start the process again where it died; raises as `start` does, and when it was stopped."""
         with self._conversation:
-            with self._life:
-                self._stopped = False
             self._ensure()
 
     def analyse(self, images: Sequence[ImageRequest]) -> list[ImageAnswer]:
-        """Have images analysed in one batch; a process that died before is started again.
+        """Have images analysed, *batch_images* a request, each with a time limit of its own.
 
         Returns:
             One answer for each image, in their order.
@@ -136,18 +166,22 @@ class AnalysisProcess:
         Raises:
             WorkerDiedError: it died, was stopped, was silent for *timeout_s* or answered nonsense; nothing is known of
                 these images then. It is gone, and the next call starts another.
-            BundleError: it had to be started again, and the bundle or the device can no longer be used.
+            WorkerUnavailableError, BundleError: it was gone and cannot be started again; no image was looked at.
         """
-        if not images:
-            return []
         with self._conversation:
-            pipe = self._ensure()
-            request = [{"key": image.key, "path": str(image.path), "body_part": image.body_part} for image in images]
-            answer = self._exchange(pipe, {"images": request})
-            try:
-                return _read_answers(answer, images)
-            except (KeyError, TypeError, ValueError):
-                self._fail("gave an answer that cannot be understood")
+            answers: list[ImageAnswer] = []
+            for start in range(0, len(images), self._batch_images):
+                answers += self._analyse(images[start : start + self._batch_images])
+            return answers
+
+    def _analyse(self, images: Sequence[ImageRequest]) -> list[ImageAnswer]:
+        pipe = self._ensure()
+        request = [{"key": image.key, "path": str(image.path), "body_part": image.body_part} for image in images]
+        answer = self._exchange(pipe, {"images": request})
+        try:
+            return _read_answers(answer, images)
+        except (KeyError, TypeError, ValueError):
+            self._fail("gave an answer that cannot be understood")
 
     def stop(self) -> None:
         """Kill the process: an `analyse` that waits raises, and so do later ones until `start`."""
@@ -163,13 +197,16 @@ class AnalysisProcess:
         if self._pipe is not None and self.pid is not None:
             return self._pipe
         self._close_pipe()
-        pipe = self._spawn()
-        answer = self._exchange(pipe, {**self._configuration, "parent_pid": os.getpid()})
+        try:
+            pipe = self._spawn()
+            answer = self._exchange(pipe, {**self._configuration, "parent_pid": os.getpid()})
+            if "error" not in answer and answer.get("ready") is not True:
+                self._fail("gave an answer that cannot be understood")
+        except WorkerDiedError as error:
+            raise WorkerUnavailableError(str(error)) from error
         if "error" in answer:
             self._end()
             raise BundleError(str(answer["error"]))
-        if answer.get("ready") is not True:
-            self._fail("gave an answer that cannot be understood")
         self._device = str(answer["device"])
         return pipe
 

@@ -183,11 +183,21 @@ def _last_revision(connection: Connection, study_id: int) -> int:
 
 
 def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
-    """The reports of the study's latest analysis that had any: what a new report replaces."""
-    latest = select(func.max(analysis.c.id)).join(report).where(analysis.c.study_id == study_id).scalar_subquery()
+    """The study's latest reports that a destination has or may yet get: what a new report replaces."""
+    sent = (
+        select(report.c.id)
+        .join(delivery)
+        .where(or_(delivery.c.status.not_in(("held", "cancelled")), delivery.c.attempts > 0))
+    )
+    latest = (
+        select(func.max(report.c.analysis_id))
+        .join(analysis)
+        .where(analysis.c.study_id == study_id, report.c.id.in_(sent))
+        .scalar_subquery()
+    )
     rows = store.rows(
         select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid).where(
-            report.c.analysis_id == latest
+            report.c.analysis_id == latest, report.c.id.in_(sent)
         )
     )
     return [PredecessorRow(*row) for row in rows]
@@ -248,6 +258,8 @@ def record_analysis(
                     image_count=row.image_count, images_analysed=row.images_analysed, reason=row.reason,
                 )
             )  # fmt: skip
+        if reports:
+            _cancel_superseded(connection, claim.study_id)
         for made in reports:
             report_id = connection.execute(
                 insert(report).values(
@@ -345,23 +357,54 @@ def release_claims(store: Store, claims: Iterable[Claim] | None = None) -> None:
         connection.execute(update(study).where(condition).values(claimed_until=None))
 
 
-def reopen(store: Store, where: str, study_instance_uid: str | None = None) -> int:
-    """Queue studies again: `failed` ones (retry) or any finished one by its UID (reanalyse). Returns how many."""
-    condition: ColumnElement[bool] = (
-        study.c.state == "failed" if where == "failed" else study.c.state.in_(("analysed", "failed"))
-    )
-    if study_instance_uid is not None:
-        condition = and_(condition, study.c.study_instance_uid == study_instance_uid)
+def retry_failed(store: Store) -> int:
+    """Queue every failed study again; returns how many."""
     with store.write() as connection:
-        rows = connection.execute(select(study.c.id, study.c.study_instance_uid).where(condition)).all()
+        rows = connection.execute(select(study.c.id, study.c.study_instance_uid).where(study.c.state == "failed")).all()
         for row in rows:
-            connection.execute(
-                update(study)
-                .where(study.c.id == row.id)
-                .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
-            )
-            add_event(connection, store.now(), "analyse again", study_instance_uid=row.study_instance_uid)
+            _queue_again(connection, store.now(), row.id, row.study_instance_uid)
         return len(rows)
+
+
+def reanalyse(store: Store, study_instance_uid: str) -> str | None:
+    """Queue a finished study again; returns why not, or None."""
+    with store.write() as connection:
+        row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
+        if row is None:
+            return "is not known"
+        if row.state == "held":
+            return f"is held: {row.reason}; `accept` or `withdraw` it first"
+        if row.state in ("receiving", "queued"):
+            return f"is {row.state}: it will be analysed without this"
+        removed = connection.execute(
+            select(func.count()).where(
+                instance.c.study_id == row.id, instance.c.is_current, instance.c.path.is_(None),
+                instance.c.status != "ignored",
+            )
+        ).scalar_one()  # fmt: skip
+        if removed:
+            return f"lacks {removed} of its instances, removed by retention or lost: send it again"
+        _queue_again(connection, store.now(), row.id, study_instance_uid)
+        return None
+
+
+def _queue_again(connection: Connection, at: str, study_id: int, study_instance_uid: str) -> None:
+    connection.execute(
+        update(study)
+        .where(study.c.id == study_id)
+        .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
+    )
+    add_event(connection, at, "analyse again", study_instance_uid=study_instance_uid)
+
+
+def _cancel_superseded(connection: Connection, study_id: int) -> None:
+    """What was held of earlier revisions never goes: only the current report may be released."""
+    reports = select(report.c.id).join(analysis).where(analysis.c.study_id == study_id)
+    connection.execute(
+        update(delivery)
+        .where(delivery.c.report_id.in_(reports), delivery.c.status == "held", delivery.c.attempts == 0)
+        .values(status="cancelled", last_error="superseded by a later revision")
+    )
 
 
 def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:

@@ -275,7 +275,7 @@ def test_only_a_death_alone_counts(record: Record) -> None:
     record.analyse(second)
     assert record.state("1.4.2")[0] == "analysed"
     # `retry` gives the failed one a fresh chance, not alone.
-    assert analysing.reopen(record, "failed") == 1
+    assert analysing.retry_failed(record) == 1
     assert [claim.alone for claim in record.claim()] == [False]
 
 
@@ -301,7 +301,7 @@ def test_late_instance_during_a_claim_keeps_the_study_open(record: Record, queue
     if queued_again:
         record.queue()
         assert record.claim() == []  # the lease of the first claim still holds
-    record.analyse(claim)
+    record.analyse(claim, pacs=("waiting", None))
     assert record.state()[0] == ("queued" if queued_again else "receiving")
     assert record.select("SELECT waiting_since FROM study") == [(late_at,)]
     record.queue()
@@ -312,6 +312,57 @@ def test_late_instance_during_a_claim_keeps_the_study_open(record: Record, queue
     assert record.state()[0] == "analysed"
     assert record.select("SELECT revision FROM results") == [(2,)]
     assert record.select("SELECT revision FROM analyses ORDER BY revision") == [(1,), (2,)]
+
+
+def test_report_replaces_what_was_sent_and_what_was_held_never_goes(record: Record) -> None:
+    """A new report names the latest one that a destination has or may get; a held one of before is superseded."""
+    record.receive(1)
+    for revision, status in ((1, "waiting"), (2, "held"), (3, "held")):
+        record.queue()
+        [claim] = record.claim()
+        expected = [] if revision == 1 else ["9.1.1"]
+        assert [each.sop_instance_uid for each in analysing.predecessors(record, claim.study_id)] == expected
+        record.analyse(claim, pacs=(status, None))
+        record.receive(revision + 1)
+    assert record.select("SELECT sop_instance_uid, status, last_error FROM deliveries") == [
+        ("9.1.1", "waiting", None),
+        ("9.1.2", "cancelled", "superseded by a later revision"),
+        ("9.1.3", "held", None),
+    ]
+
+
+def test_reanalyse_says_why_it_cannot(record: Record) -> None:
+    """Unknown, not yet analysed, held or without its instances: refused with the reason, and nothing changes."""
+    assert analysing.reanalyse(record, "1.4") == "is not known"
+    record.receive(1)
+    assert "is receiving" in str(analysing.reanalyse(record, "1.4"))
+    record.queue()
+    assert "is queued" in str(analysing.reanalyse(record, "1.4"))
+    [claim] = record.claim()
+    record.analyse(claim)
+    assert analysing.reanalyse(record, "1.4") is None
+    assert record.state()[0] == "queued"
+    [claim] = record.claim()
+    record.analyse(claim)
+    with record.write() as connection:
+        connection.exec_driver_sql("UPDATE instance SET path = NULL")  # as retention does
+    assert "lacks 1 of its instances" in str(analysing.reanalyse(record, "1.4"))
+    assert record.state()[0] == "analysed"
+    record.receive(2, patient_id="PHANTOM-2")
+    assert "is held" in str(analysing.reanalyse(record, "1.4"))
+
+
+def test_withdrawn_study_can_be_analysed_again(record: Record) -> None:
+    """A person who took a result back may ask for a new one."""
+    record.receive(1)
+    record.queue()
+    [claim] = record.claim()
+    record.analyse(claim)
+    assert analysing.settle(record, "1.4", "withdraw", "wrong side")
+    assert analysing.reanalyse(record, "1.4") is None
+    [claim] = record.claim()
+    record.analyse(claim)
+    assert record.state() == ("analysed", None)
 
 
 def test_revised_instance_during_a_claim_is_analysed_again(record: Record) -> None:

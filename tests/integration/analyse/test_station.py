@@ -1,0 +1,136 @@
+"""The analysis station on a real database: what is nobody's fault costs no study anything."""
+
+import errno
+import sqlite3
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_agent.analyse.bundle import load_bundle
+from pacs_agent.analyse.station import AnalysisStation
+from pacs_agent.analyse.supervisor import AnalysisProcess
+from pacs_agent.errors import WorkerUnavailableError
+from pacs_agent.record import analysing, receiving
+from pacs_agent.record.store import Store
+from pacs_agent.study.bodypart import map_body_part
+from pacs_agent.study.eligibility import Eligibility
+from pacs_agent.study.instance import Instance
+from peers import wait_for
+
+# Starts only once a file named `device-is-back` lies beside it, then answers every image.
+MOODY = """
+    import json, sys
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+    pipe = Connection(int(sys.argv[1]))
+    pipe.recv_bytes()
+    if not Path(__file__).with_name("device-is-back").exists():
+        sys.exit(3)
+    pipe.send_bytes(b'{"ready": true, "device": "none"}')
+    while True:
+        images = json.loads(pipe.recv_bytes())["images"]
+        answers = [{"key": image["key"], "abnormal_probability": .5, "member_probabilities": [], "reason": None}
+                   for image in images]
+        pipe.send_bytes(json.dumps({"images": answers}).encode())
+"""
+
+
+@pytest.fixture
+def queued(store: Store) -> Store:
+    """A database with one complete study of one image."""
+    facts = Instance("1.2.1", "1.2.840.10008.5.1.4.1.1.1", "1.3", "1.4", body_part_examined="HAND")
+    receipt = receiving.Receipt(facts, Eligibility("received", None), "inbox/x", "x", 1, "XR1", store.now())
+    receiving.accept(store, receipt)
+    [waiting] = analysing.receiving_studies(store)
+    assert analysing.queue_study(store, waiting, "quiet")
+    return store
+
+
+@pytest.fixture
+def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnalysisProcess]:
+    """An analysis process whose device is away until a file says that it is back."""
+    (tmp_path / "moody.py").write_text(textwrap.dedent(MOODY))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = AnalysisProcess(
+        load_bundle("demonstration"), device="cpu", batch_images=2, max_pixels=1, memory_limit_mb=2048, timeout_s=30,
+        module="moody",
+    )  # fmt: skip
+    yield process
+    process.stop()
+
+
+def station(store: Store, process: Any, make_reports: Callable[..., Any] = lambda claim, findings: []) -> Any:
+    return AnalysisStation(
+        store=store,
+        data_dir=store.path.parent,
+        bundle=load_bundle("demonstration"),
+        process=process,
+        assess=lambda facts, received_on: Eligibility("received", None),
+        map_body_part=map_body_part,
+        make_reports=make_reports,
+        batch_studies=4,
+        lease_s=60,
+    )
+
+
+def state(store: Store) -> tuple[str, int, str | None]:
+    """State, deaths and claim of the study."""
+    with sqlite3.connect(store.path) as connection:
+        return connection.execute("SELECT state, deaths, claimed_until FROM study").fetchone()
+
+
+def test_process_that_cannot_start_costs_no_study_a_death(
+    queued: Store, moody: AnalysisProcess, tmp_path: Path
+) -> None:
+    """However often it fails, the study stays queued and unclaimed, the reason is told; then it is analysed."""
+    working = station(queued, moody)
+    for _ in range(3):
+        with pytest.raises(WorkerUnavailableError, match="exit status 3"):
+            working.work_once(threading.Event())
+        assert state(queued) == ("queued", 0, None)
+
+    stop = threading.Event()
+    thread = threading.Thread(target=working.run, args=(stop, 0.05))
+    thread.start()
+    try:
+        wait_for(lambda: working.problem is not None, what="the problem")
+        assert "exit status 3" in working.problem
+        (tmp_path / "device-is-back").touch()
+        wait_for(lambda: state(queued)[0] == "analysed", what="the analysis")
+        wait_for(lambda: working.problem is None, what="the end of the problem")
+    finally:
+        stop.set()
+        moody.stop()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, "analysed"), (errno.ENOENT, "failed")])
+def test_full_disk_is_waited_for_and_a_missing_file_is_not(
+    queued: Store, moody: AnalysisProcess, tmp_path: Path, number: int, ends: str
+) -> None:
+    """A report that cannot be written for want of space is made later; another failure is the study's own."""
+    (tmp_path / "device-is-back").touch()
+    tries = []
+
+    def make_reports(claim: Any, findings: Any) -> list[Any]:
+        tries.append(claim)
+        if len(tries) == 1:
+            raise OSError(number, "no")
+        return []
+
+    working = station(queued, moody, make_reports)
+    stop = threading.Event()
+    thread = threading.Thread(target=working.run, args=(stop, 0.05))
+    thread.start()
+    try:
+        wait_for(lambda: state(queued)[0] == ends, what=f"the study to be {ends}")
+    finally:
+        stop.set()
+        moody.stop()
+        thread.join(30)
+    assert len(tries) == (2 if ends == "analysed" else 1)
