@@ -19,6 +19,8 @@ class ImageOutcome:
         abnormal_probability: 0 to 1, None unless analysed.
         member_probabilities: one for each network of the ensemble, 0 to 1.
         reason: why it failed, for a person.
+        doubt: why its probability does not count, for a person: the picture is not what the model knows, or not of
+            the part that the header says.
     """
 
     sop_instance_uid: str
@@ -27,6 +29,12 @@ class ImageOutcome:
     abnormal_probability: float | None = None
     member_probabilities: tuple[float, ...] = ()
     reason: str | None = None
+    doubt: str | None = None
+
+    @property
+    def counted_probability(self) -> float | None:
+        """What it adds to its group's mean; None where nothing."""
+        return None if self.doubt else self.abnormal_probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +83,8 @@ class Finding:
 
     @property
     def images_analysed(self) -> int:
-        """Images that got a probability."""
-        return sum(image.status == "analysed" for image in self.images)
+        """Images whose probability counts."""
+        return sum(image.counted_probability is not None for image in self.images)
 
 
 def decide(
@@ -102,7 +110,7 @@ def decide(
         calibrate: the bundle's calibration of the mean.
         reason: a reason known beforehand for which no claim may be made.
     """
-    analysed = [image.abnormal_probability for image in images if image.abnormal_probability is not None]
+    analysed = [each for image in images if (each := image.counted_probability) is not None]
     mean = calibrate(sum(analysed) / len(analysed)) if analysed else None
 
     def finding(value: FindingValue, probability: float | None, *reasons: str | None) -> Finding:
@@ -111,7 +119,7 @@ def decide(
 
     partial = None
     if len(analysed) < len(images):
-        why = next((image.reason for image in images if image.reason), None)
+        why = next((text for image in images if (text := image.reason or image.doubt)), None)
         partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why else "")
     if body_part is None or reason:
         return finding("undetermined", None, reason, partial)

@@ -275,7 +275,8 @@ def _result(
 
 def _answered(image: _Image, answers: dict[str, ImageAnswer]) -> InstanceResult:
     answer = answers[str(image.instance.instance_id)]
-    return _result(image, "failed" if answer.abnormal_probability is None else "analysed", answer.reason, answer)
+    status: InstanceStatus = "failed" if answer.abnormal_probability is None else "analysed"
+    return _result(image, status, answer.reason or answer.doubt, answer)
 
 
 def _outcome(image: _Image, answers: dict[str, ImageAnswer]) -> ImageOutcome:

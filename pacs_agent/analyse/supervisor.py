@@ -52,12 +52,14 @@ class ImageAnswer:
         abnormal_probability: 0 to 1; None where it could not be read.
         member_probabilities: one for each network of the ensemble; empty where it could not be read.
         reason: why it could not be read, for a person.
+        doubt: why its probability must not count, for a person.
     """
 
     key: str
     abnormal_probability: float | None
     member_probabilities: tuple[float, ...]
     reason: str | None
+    doubt: str | None = None
 
     def outcome(self, sop_instance_uid: str, series_instance_uid: str) -> ImageOutcome:
         """The answer as the finding takes it."""
@@ -68,6 +70,7 @@ class ImageAnswer:
             self.abnormal_probability,
             self.member_probabilities,
             self.reason,
+            self.doubt,
         )
 
 
@@ -288,6 +291,7 @@ def _read_answers(answer: dict[str, Any], images: Sequence[ImageRequest]) -> lis
             abnormal_probability=None if item["reason"] is not None else _probability(item["abnormal_probability"]),
             member_probabilities=tuple(map(_probability, item["member_probabilities"])),
             reason=None if item["reason"] is None else str(item["reason"]),
+            doubt=None if item.get("doubt") is None else str(item["doubt"]),
         )
         for image, item in zip(images, answer["images"], strict=True)
         if item["key"] == image.key

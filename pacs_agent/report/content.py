@@ -148,11 +148,15 @@ def _groups(
     )
     for index, outcome in enumerate(finding.images, 1):
         # No claim for the group means none for its images.
-        probability = None if finding.abnormal_probability is None else outcome.abnormal_probability
+        probability = None if finding.abnormal_probability is None else outcome.counted_probability
         normality: FindingValue = "undetermined"
         if finding.finding != "undetermined" and probability is not None:
             normality = "abnormal" if probability > finding.threshold else "normal"
-        comments = [_sentence(f"Not analysed: {outcome.reason or 'no reason is known'}")] * (outcome.status == "failed")
+        comments = []
+        if outcome.status == "failed":
+            comments = [_sentence(f"Not analysed: {outcome.reason or 'no reason is known'}")]
+        elif outcome.doubt:
+            comments = [_sentence(f"Not counted: {outcome.doubt}")]
         image_name = f"{name}: image {index} of {finding.image_count}"
         yield group(
             image_name,

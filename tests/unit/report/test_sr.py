@@ -3,6 +3,7 @@
 import copy
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
@@ -42,6 +43,7 @@ UNTRAINED = ModelIdentity("demonstration", "1.0.0", "0123456789abcdef" * 4, Fals
 UNCALIBRATED = ModelIdentity("demonstration", "1.0.0", "0123456789abcdef" * 4, True, False, False)
 EQUIPMENT = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
 IDENTITY = ReportIdentity("2.25.1001", "2.25.1002", 2, datetime(2025, 3, 4, 9, 30, 15, 123456, tzinfo=UTC))
+DOUBT = "header says wrist, picture looks like hand, 0.97"
 PREDECESSOR = Predecessor(SR_CLASSES["comprehensive3d"], "2.25.900", "2.25.901", STUDY)
 
 
@@ -155,6 +157,13 @@ def _disagreeing() -> Case:
     return sources, [finding(sources, 0.9, part=None, side=None, reason=reason)], MODEL, ()
 
 
+def _doubted() -> Case:
+    sources = [radiograph(number) for number in (1, 2)]
+    first, second = outcomes(sources, 0.9, 0.8)
+    images = (first, replace(second, doubt=DOUBT))
+    return sources, [decide("wrist", "R", images, 0.5, MODEL, quality_control_subject=False)], MODEL, ()
+
+
 def _model(model: ModelIdentity) -> Case:
     sources = [radiograph(1), radiograph(2)]
     return sources, [finding(sources, 0.9, 0.4, model=model)], model, ()
@@ -220,6 +229,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "partial abnormal": lambda: _views(3, 0.9, None, 0.8),
     "partial undetermined": lambda: _views(3, 0.1, 0.2, None),
     "nothing readable": lambda: _views(2, None, None),
+    "doubted": _doubted,
     "untrained": lambda: _model(UNTRAINED),
     "uncalibrated": lambda: _model(UNCALIBRATED),
     "no type 2 elements": lambda: _from(radiograph(**dict.fromkeys(TYPE_2))),
@@ -278,7 +288,7 @@ def expected(findings: Sequence[Finding]) -> list[tuple[object, ...]]:
         uids = [image.sop_instance_uid for image in f.images]
         groups.append((f.body_part, side, f.finding, percent(f.abnormal_probability), ["threshold=0.5"], uids))
         for image in f.images:
-            own = image.abnormal_probability if f.abnormal_probability is not None else None
+            own = image.counted_probability if f.abnormal_probability is not None else None
             value = "undetermined"
             if own is not None and f.finding != "undetermined":
                 value = "abnormal" if own > f.threshold else "normal"
@@ -442,6 +452,15 @@ def test_partial_is_said_in_flag_and_words(name: str) -> None:
     assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", words)
     assert sum(words in comment for comment in comments(ds)) == 1
     assert "Not analysed: the JPEG 2000 stream is broken." in comments(ds)
+
+
+def test_doubt_is_said_where_it_belongs() -> None:
+    """The doubted image has no probability and says why; the group counts the others."""
+    sources, findings, *_ = CASES["doubted"]()
+    ds = report(sources, findings)
+    assert (ds.CompletionFlag, ds.CompletionFlagDescription) == ("PARTIAL", "1 of 2 images analysed")
+    assert f"Not counted: {DOUBT}." in comments(ds)
+    assert [row[3] for row in read_back(encode_part10(ds))] == [90.0, 90.0, None]
 
 
 @pytest.mark.parametrize("name", CASES)
