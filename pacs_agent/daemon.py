@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -52,6 +53,7 @@ from pacs_agent.study.instance import Instance
 log = structlog.get_logger()
 
 RETENTION_MARGIN_S = 3600.0
+DATABASE_PAUSE_S = 10.0
 STATE_FILE = "daemon.json"  # who runs, for `pacs-agent status`
 
 
@@ -71,7 +73,10 @@ class Daemon:
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         store = self._store = Store.open(settings.database_path)
-        added_at = analysing.destinations_since(store, [target.name for target in settings.destination])
+        names = [target.name for target in settings.destination]
+        if count := delivering.forget_destinations(store, names):
+            log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
+        added_at = analysing.destinations_since(store, names)
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(
@@ -174,17 +179,19 @@ class Daemon:
 
     def stop(self) -> None:
         """Stop accepting, finish what is in hand within `drain_seconds`, close everything."""
-        drain_s = self._settings.agent.drain_seconds
+        deadline = time.monotonic() + self._settings.agent.drain_seconds
         if hasattr(self, "_scheduler"):
             self._scheduler.shutdown(wait=True)
-        self._listener.stop(drain_s / 2)
+        self._listener.stop(self._settings.agent.drain_seconds / 2)
         self._stop.set()
-        deadline = drain_s / 2 / max(1, len(self._threads))
         for thread in self._threads:
-            thread.join(deadline)
-        self._process.stop()  # an analysis still in hand ends; its claim is given back
+            thread.join(max(0.0, deadline - time.monotonic()))
+        # What is still in hand ends, and is tried again after the next start.
+        for sender in self._senders:
+            sender.abort()
+        self._process.stop()
         for thread in self._threads:
-            thread.join(5)
+            thread.join()  # each has at most one transaction left, which SQLite bounds
         (self._settings.data_dir / STATE_FILE).unlink(missing_ok=True)
         self._store.close()
         self._data_directory.release()
@@ -203,12 +210,16 @@ class Daemon:
 
     def _guarded(self, run: Callable[[threading.Event], None]) -> None:
         """A station that ends by an error ends the daemon: a supervisor restarts it, silence would not be noticed."""
-        try:
-            run(self._stop)
-        except Exception as error:
-            log.exception("a station ended; the daemon stops")
-            self._failure = error
-            self._stop.set()
+        while not self._stop.is_set():
+            try:
+                run(self._stop)
+            except OperationalError as error:  # locked for longer than we wait, or its disk is full
+                log.error("the database is not available", reason=str(error.orig), next_try_in_s=DATABASE_PAUSE_S)
+                self._stop.wait(DATABASE_PAUSE_S)
+            except Exception as error:
+                log.exception("a station ended; the daemon stops")
+                self._failure = error
+                self._stop.set()
 
     def _each_second(self) -> None:
         """Declare studies complete; tell who runs, and what hinders."""

@@ -1,15 +1,18 @@
 """What delivery writes: which object goes where, each try, and how it ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, func, insert, literal, select, update
 
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, report, study
+from pacs_agent.record.tables import analysis, delivery, destination, event, report, study
 from pacs_agent.record.times import to_text
+
+LATE = "the time for delivery has passed"
+_REACHABLE: dict[str, Any] = {"unreachable_since": None, "next_attempt_at": None, "last_error": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +27,22 @@ class Due:
     attempts: int
 
 
-def claim_due(store: Store, destination: str, limit: int, lease_s: float) -> list[Due]:
-    """Take what is due at a destination, oldest first.
+def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
+    """Take what is due at a destination: what was offered least often first, so that nothing holds the others up.
 
-    The attempt is counted before it is made, so that after a kill a resend is known to be one (status 0111).
+    The attempt is counted before it is made, so that after a kill a resend is known to be one (status 0111);
+    `give_back` takes it off again.
     """
     now = store.clock()
     with store.write() as connection:
-        late = select(delivery.c.id).where(
-            delivery.c.destination == destination,
-            delivery.c.status == "waiting",
-            delivery.c.deliver_before < to_text(now),
-        )
         connection.execute(
             update(delivery)
-            .where(delivery.c.id.in_(late))
-            .values(status="held", next_attempt_at=None, last_error="the time for delivery has passed")
+            .where(
+                delivery.c.destination == name,
+                delivery.c.status == "waiting",
+                delivery.c.deliver_before < to_text(now),
+            )
+            .values(status="held", next_attempt_at=None, last_error=LATE)
         )
         rows = connection.execute(
             select(
@@ -49,13 +52,8 @@ def claim_due(store: Store, destination: str, limit: int, lease_s: float) -> lis
             .join(report, report.c.id == delivery.c.report_id)
             .join(analysis, analysis.c.id == report.c.analysis_id)
             .join(study, study.c.id == analysis.c.study_id)
-            .where(
-                delivery.c.destination == destination,
-                delivery.c.status == "waiting",
-                delivery.c.next_attempt_at <= to_text(now),
-                report.c.path.is_not(None),
-            )
-            .order_by(delivery.c.id)
+            .where(_is_due(name, to_text(now)), report.c.path.is_not(None))
+            .order_by(delivery.c.attempts, delivery.c.id)
             .limit(limit)
         ).all()  # fmt: skip
         connection.execute(
@@ -66,78 +64,118 @@ def claim_due(store: Store, destination: str, limit: int, lease_s: float) -> lis
         return [Due(*row) for row in rows]
 
 
-def has_due(store: Store, destination: str) -> bool:
-    """Whether anything waits whose time has come."""
-    return bool(
-        store.rows(
-            select(delivery.c.id)
-            .where(
-                delivery.c.destination == destination,
-                delivery.c.status == "waiting",
-                delivery.c.next_attempt_at <= store.now(),
-            )
-            .limit(1)
-        )
+def has_due(store: Store, name: str) -> bool:
+    """Whether anything waits whose time has come, at a destination whose time has come."""
+    return bool(store.rows(select(delivery.c.id).where(_is_due(name, store.now())).limit(1)))
+
+
+def _is_due(name: str, now: str) -> ColumnElement[bool]:
+    out_of_reach = select(destination.c.name).where(destination.c.name == name, destination.c.next_attempt_at > now)
+    return (
+        (delivery.c.destination == name)
+        & (delivery.c.status == "waiting")
+        & (delivery.c.next_attempt_at <= now)
+        & ~out_of_reach.exists()
     )
 
 
-def mark_delivered(store: Store, due: Due, destination: str, status: str) -> None:
-    """The destination has it."""
+def is_waiting(store: Store, due: Due) -> bool:
+    """Whether a claimed object is still to be sent: a person may have withdrawn it meanwhile."""
+    found = store.rows(select(delivery.c.status).where(delivery.c.id == due.delivery_id))
+    return bool(found) and found[0].status == "waiting"
+
+
+def mark_delivered(store: Store, due: Due, name: str, status: str) -> None:
+    """The destination has it; also where a withdrawal came while it was on its way, for that is the truth."""
     with store.write() as connection:
         now = store.now()
+        before = connection.execute(select(delivery.c.status).where(delivery.c.id == due.delivery_id)).scalar()
         connection.execute(
             update(delivery)
-            .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
+            .where(delivery.c.id == due.delivery_id)
             .values(status="delivered", last_status=status, last_error=None, next_attempt_at=None, delivered_at=now)
         )
-        _event(connection, now, "delivered", due, f"{destination}: {status}")
+        _event(connection, now, "delivered", due, f"{name}: {status}")
+        if before == "cancelled":
+            _event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
 
 
-def park(store: Store, due: Due, destination: str, status: str | None, error: str) -> None:
+def park(store: Store, due: Due, name: str, status: str | None, error: str) -> None:
     """The destination refused it; a person must look, then `retry`."""
     with store.write() as connection:
-        connection.execute(
+        parked = connection.execute(
             update(delivery)
             .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
             .values(status="parked", last_status=status, last_error=error, next_attempt_at=None)
+        ).rowcount
+        _event(
+            connection, store.now(), "parked" if parked else "refused after it was cancelled", due, f"{name}: {error}"
         )
-        _event(connection, store.now(), "parked", due, f"{destination}: {error}")
 
 
-def postpone(store: Store, dues: Sequence[Due], error: str, until: datetime) -> None:
-    """The destination could not be reached; nothing is said about the objects."""
+def postpone(store: Store, due: Due, error: str, until: datetime) -> None:
+    """The association ended with this object; it alone waits."""
     with store.write() as connection:
         connection.execute(
             update(delivery)
-            .where(delivery.c.id.in_([due.delivery_id for due in dues]), delivery.c.status == "waiting")
+            .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
             .values(last_error=error, next_attempt_at=to_text(until))
         )
 
 
-def postpone_destination(store: Store, destination: str, until: datetime) -> None:
-    """Keep what waits for an unreachable destination from knocking one by one."""
+def give_back(store: Store, dues: Sequence[Due]) -> None:
+    """These were claimed and never offered: no attempt was made, and they are due as before."""
     with store.write() as connection:
+        _give_back(connection, store.now(), dues)
+
+
+def mark_unreachable(store: Store, name: str, dues: Sequence[Due], error: str, until: datetime) -> None:
+    """No association came about: the destination waits, and with it all that waits for it; *dues* are given back."""
+    with store.write() as connection:
+        now = store.now()
+        _give_back(connection, now, dues)
         connection.execute(
-            update(delivery)
-            .where(
-                delivery.c.destination == destination,
-                delivery.c.status == "waiting",
-                delivery.c.next_attempt_at < to_text(until),
+            update(destination)
+            .where(destination.c.name == name)
+            .values(
+                unreachable_since=func.coalesce(destination.c.unreachable_since, now),
+                next_attempt_at=to_text(until),
+                last_error=error,
             )
-            .values(next_attempt_at=to_text(until))
         )
 
 
+def mark_reachable(store: Store, name: str) -> None:
+    """The outage is over: what waited for nothing else is due."""
+    with store.write() as connection:
+        connection.execute(update(destination).where(destination.c.name == name).values(**_REACHABLE))
+
+
+def _give_back(connection: Connection, now: str, dues: Sequence[Due]) -> None:
+    connection.execute(
+        update(delivery)
+        .where(delivery.c.id.in_([due.delivery_id for due in dues]))
+        .values(
+            attempts=delivery.c.attempts - 1,
+            next_attempt_at=case((delivery.c.status == "waiting", now), else_=delivery.c.next_attempt_at),
+        )
+    )
+
+
 def make_due(store: Store, statuses: Sequence[str], since: str | None = None) -> int:
-    """Let deliveries go now: the parked on `retry`, the held on `release`. Returns how many."""
+    """Let deliveries go now: the parked on `retry`, the held on `release`. Returns how many.
+
+    A person who says so does not wait for the pause of an outage either.
+    """
     condition: ColumnElement[bool] = delivery.c.status.in_(statuses)
     if since is not None:
         condition = condition & delivery.c.report_id.in_(select(report.c.id).where(report.c.created_at >= since))
     with store.write() as connection:
         values: dict[str, Any] = {"status": "waiting", "next_attempt_at": store.now()}
         if "held" in statuses:  # a person lets it go after its time; a retry does not
-            values["deliver_before"] = None
+            values |= {"deliver_before": None, "last_error": None}
         count = connection.execute(update(delivery).where(condition).values(**values)).rowcount
+        connection.execute(update(destination).values(**_REACHABLE))
         if count:
             add_event(connection, store.now(), "deliveries made due", detail=f"{count} {'/'.join(statuses)}")
         return int(count)
@@ -147,6 +185,37 @@ def wake_waiting(store: Store) -> None:
     """At start: leases of a dead run and pauses of a past outage end."""
     with store.write() as connection:
         connection.execute(update(delivery).where(delivery.c.status == "waiting").values(next_attempt_at=store.now()))
+        connection.execute(update(destination).values(**_REACHABLE))
+
+
+def forget_destinations(store: Store, configured: Collection[str]) -> int:
+    """At start: what has not gone to a destination that is no longer configured is cancelled; returns how many.
+
+    Its `added_at` goes too, so that a destination added again gets what is received from then on.
+    """
+    with store.write() as connection:
+        now = store.now()
+        gone = delivery.c.destination.not_in(configured) & delivery.c.status.in_(("waiting", "held", "parked"))
+        why = literal("destination ") + delivery.c.destination + literal(" is no longer configured")
+        connection.execute(
+            insert(event).from_select(
+                ["at", "study_instance_uid", "sop_instance_uid", "event", "detail"],
+                select(
+                    literal(now), study.c.study_instance_uid, report.c.sop_instance_uid, literal("cancelled"), why
+                )
+                .select_from(delivery)
+                .join(report, report.c.id == delivery.c.report_id)
+                .join(analysis, analysis.c.id == report.c.analysis_id)
+                .join(study, study.c.id == analysis.c.study_id)
+                .where(gone)
+                .order_by(delivery.c.id),
+            )
+        )  # fmt: skip
+        count = connection.execute(
+            update(delivery).where(gone).values(status="cancelled", next_attempt_at=None, last_error=why)
+        ).rowcount
+        connection.execute(delete(destination).where(destination.c.name.not_in(configured)))
+        return int(count)
 
 
 def outbox_paths(store: Store) -> set[str]:

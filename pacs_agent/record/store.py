@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.errors import DatabaseError
 from pacs_agent.record import tables
-from pacs_agent.record.migrate import check_not_newer, migrate
+from pacs_agent.record.migrate import check_current, migrate
 from pacs_agent.record.times import Clock, to_text, utc_now
 
 BUSY_TIMEOUT_S = 30.0
@@ -81,14 +81,14 @@ class Store:
         """Open an existing database as it is, for the commands beside the daemon.
 
         Raises:
-            DatabaseError: there is none, or a newer pacs-agent wrote it.
+            DatabaseError: there is none, or another version's `serve` wrote it last.
         """
         if not path.is_file():
             raise DatabaseError(f"there is no database {path}: start `pacs-agent serve` first")
         store = cls(path)
         try:
             with store.read() as connection:
-                check_not_newer(connection)
+                check_current(connection)
         except DBAPIError as error:
             raise DatabaseError(f"database {path}: {error.orig}") from error
         return store

@@ -46,6 +46,7 @@ study = Table(
 Index("study_by_state", study.c.state, study.c.last_received_at)
 Index("study_by_accession", study.c.accession_number)
 Index("study_by_patient", study.c.patient_id)
+Index("study_by_receipt", study.c.received_at)
 
 instance = Table(
     "instance",
@@ -135,13 +136,18 @@ delivery = Table(
     Column("committed_at", Text),
     UniqueConstraint("report_id", "destination"),
 )
-Index("delivery_due", delivery.c.destination, delivery.c.status, delivery.c.next_attempt_at)
+Index("delivery_in_turn", delivery.c.destination, delivery.c.status, delivery.c.attempts)
+Index("delivery_by_deadline", delivery.c.destination, delivery.c.status, delivery.c.deliver_before)
 
 destination = Table(
     "destination",
     metadata,
     Column("name", Text, primary_key=True),
     Column("added_at", Text, nullable=False),
+    # While it cannot be reached, else null; what waits for it shares the pause.
+    Column("unreachable_since", Text),
+    Column("next_attempt_at", Text),
+    Column("last_error", Text),
 )
 
 pause = Table(

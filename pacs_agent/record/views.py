@@ -1,46 +1,77 @@
 """The five views: the public face of the database. Their columns are a promise; docs/sql.md tells what they mean."""
 
-_STATUS = """
-CASE
-  WHEN s.state <> 'analysed' THEN s.state
-  WHEN f.status = 'unsupported' THEN 'unsupported'
-  WHEN r.id IS NULL THEN 'analysed'
-  WHEN NOT EXISTS (SELECT 1 FROM delivery d JOIN report r2 ON r2.id = d.report_id
-                   WHERE r2.analysis_id = a.id AND d.status NOT IN ('held', 'cancelled')) THEN 'held'
-  WHEN NOT EXISTS (SELECT 1 FROM delivery d JOIN report r2 ON r2.id = d.report_id
-                   WHERE r2.analysis_id = a.id AND d.status NOT IN ('delivered', 'committed', 'cancelled'))
-       THEN 'delivered'
-  ELSE 'analysed'
-END
+_OBJECTS = "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id"
+
+# What became of one analysis. A held object is not wanted until a person releases it, a cancelled one never.
+_OWN_STATUS = f"""
+CASE WHEN f.status = 'unsupported' THEN 'unsupported' WHEN r.id IS NULL THEN 'analysed' ELSE (
+  SELECT CASE
+    WHEN COUNT(d.id) = 0 THEN 'held'
+    WHEN SUM(d.status IN ('waiting', 'parked')) THEN 'analysed'
+    WHEN SUM(d.status IN ('delivered', 'committed')) THEN 'delivered'
+    WHEN SUM(d.status = 'held') THEN 'held'
+    ELSE 'analysed'
+  END {_OBJECTS}
+) END
 """
 
-_ANALYSES = f"""
+# Why its objects do not go, where they do not.
+_STANDSTILL = f"""
+CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
+  SELECT CASE
+    WHEN COUNT(d.id) = 0 THEN 'no destination is configured'
+    WHEN SUM(d.status = 'parked')
+      THEN 'parked at ' || MAX(CASE WHEN d.status = 'parked' THEN d.destination || ': ' || d.last_error END)
+    WHEN SUM(d.status NOT IN ('held', 'cancelled')) THEN NULL
+    WHEN SUM(d.status = 'held')
+      THEN 'held: ' || COALESCE(MAX(CASE WHEN d.status = 'held' THEN d.last_error END), 'silent mode')
+           || '; `pacs-agent release` sends it'
+    ELSE 'deliveries were cancelled' || COALESCE(': ' || MAX(d.last_error), '')
+  END {_OBJECTS}
+) END
+"""
+
+_LATEST = "(SELECT MAX(revision) FROM analysis WHERE study_id = s.id)"
+
+
+def _analyses(open_state: str, rest: str) -> str:
+    """One row a finding.
+
+    Args:
+        open_state: SQL that is true where the study's own state and reason stand over those of the row's analysis.
+        rest: joins, from `study s` to `analysis a`.
+    """
+    return f"""
 SELECT
-  s.study_instance_uid, s.accession_number, s.patient_id, s.study_date, s.calling_ae_title,
-  f.body_part, f.laterality, {_STATUS} AS status, f.finding, f.abnormal_probability, f.threshold,
+  s.study_instance_uid, s.accession_number, s.patient_id, s.study_date, s.calling_ae_title, f.body_part, f.laterality,
+  CASE WHEN {open_state} THEN s.state ELSE {_OWN_STATUS} END AS status,
+  f.finding, f.abnormal_probability, f.threshold,
   COALESCE(f.image_count, 0) AS image_count, COALESCE(f.images_analysed, 0) AS images_analysed,
   a.model_name, a.model_version, a.bundle_hash, a.revision,
-  COALESCE(CASE WHEN s.state <> 'analysed' THEN s.reason END, f.reason,
-           CASE WHEN r.id IS NOT NULL AND NOT EXISTS
-                     (SELECT 1 FROM delivery d JOIN report r2 ON r2.id = d.report_id WHERE r2.analysis_id = a.id)
-                THEN 'no destination is configured' END) AS reason,
+  CASE
+    WHEN {open_state} AND s.state = 'held' THEN s.reason || '; `pacs-agent accept` or `pacs-agent withdraw` decides'
+    WHEN {open_state} THEN COALESCE(s.reason, f.reason)
+    ELSE COALESCE(f.reason || '; ' || {_STANDSTILL}, f.reason, {_STANDSTILL})
+  END AS reason,
   s.station_name, s.manufacturer, s.manufacturer_model_name, s.received_at, a.analysed_at,
-  CASE WHEN {_STATUS} = 'delivered' THEN
-    (SELECT MAX(d.delivered_at) FROM delivery d JOIN report r2 ON r2.id = d.report_id WHERE r2.analysis_id = a.id)
+  CASE WHEN NOT ({open_state}) AND {_OWN_STATUS} = 'delivered' THEN (SELECT MAX(d.delivered_at) {_OBJECTS})
   END AS delivered_at,
   r.sop_instance_uid AS report_sop_instance_uid
 FROM study s
-LEFT JOIN analysis a ON a.study_id = s.id {{latest}}
+{rest}
 LEFT JOIN finding f ON f.analysis_id = a.id
 LEFT JOIN report r ON r.id = (SELECT MIN(id) FROM report WHERE analysis_id = a.id)
-{{where}}
 """  # noqa: S608 - constants only
 
+
 VIEWS: dict[str, str] = {
-    "results": _ANALYSES.format(
-        latest="AND a.revision = (SELECT MAX(revision) FROM analysis WHERE study_id = s.id)", where=""
+    "results": _analyses(
+        "s.state <> 'analysed'", f"LEFT JOIN analysis a ON a.study_id = s.id AND a.revision = {_LATEST}"
     ),
-    "analyses": _ANALYSES.format(latest="", where="WHERE a.id IS NOT NULL"),
+    # An earlier revision keeps what became of it, whatever the study is in now.
+    "analyses": _analyses(
+        f"(s.state <> 'analysed' AND a.revision = {_LATEST})", "JOIN analysis a ON a.study_id = s.id"
+    ),
     "image_results": """
 SELECT s.study_instance_uid, i.series_instance_uid, i.sop_instance_uid, i.body_part, i.body_part_source,
   i.laterality, i.laterality_source, json_extract(i.facts, '$.view_position') AS view_position, i.status,
@@ -48,13 +79,18 @@ SELECT s.study_instance_uid, i.series_instance_uid, i.sop_instance_uid, i.body_p
 FROM instance i JOIN study s ON s.id = i.study_id
 WHERE i.is_current
 """,
+    # What waits for a destination out of reach waits as long as the destination does, and for its reason.
     "deliveries": """
 SELECT s.study_instance_uid, r.sop_instance_uid, r.object, d.destination, COALESCE(d.status, 'held') AS status,
-  COALESCE(d.attempts, 0) AS attempts, d.last_status, d.last_error, d.next_attempt_at, d.delivered_at, d.committed_at
+  COALESCE(d.attempts, 0) AS attempts, d.last_status,
+  CASE WHEN d.status = 'waiting' THEN COALESCE(t.last_error, d.last_error) ELSE d.last_error END AS last_error,
+  CASE WHEN d.status = 'waiting' THEN MAX(d.next_attempt_at, COALESCE(t.next_attempt_at, '')) END AS next_attempt_at,
+  d.delivered_at, d.committed_at
 FROM report r
 JOIN analysis a ON a.id = r.analysis_id
 JOIN study s ON s.id = a.study_id
 LEFT JOIN delivery d ON d.report_id = r.id
+LEFT JOIN destination t ON t.name = d.destination
 """,
     "events": "SELECT at, study_instance_uid, sop_instance_uid, event, detail FROM event ORDER BY id",
 }

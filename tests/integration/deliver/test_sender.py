@@ -1,129 +1,19 @@
 """Delivery to real SCPs of every temper: stored, refused, aborted, down."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from threading import Event
-from typing import Any
 
 import pytest
-from peers import free_port, wait_for
+from deliveries import CR, Delivery, Pacs
+from peers import wait_for
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComputedRadiographyImageStorage
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification
-from radiographs import cr
+from pydicom.uid import Comprehensive3DSRStorage
+from pynetdicom import evt
 
-from pacs_agent.deliver.outbox import Backoff, Outbox
-from pacs_agent.deliver.sender import Sender, echo
-from pacs_agent.record import analysing, receiving
-from pacs_agent.record.analysing import FindingRow, ReportRow
+from pacs_agent.deliver.association import echo
+from pacs_agent.deliver.outbox import Backoff
 from pacs_agent.record.reading import query
-from pacs_agent.record.store import Store
-from pacs_agent.settings import Destination
-from pacs_agent.study.eligibility import Eligibility
-from pacs_agent.study.instance import Instance
-
-CR = ComputedRadiographyImageStorage  # any class will do: the sender sends what the outbox holds
-
-
-class Pacs:
-    """An SCP that answers what the test wants."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[evt.Event], int | Dataset] = lambda _event: 0
-        self.received: list[str] = []
-        self.port = free_port()
-        self._server: Any = None
-
-    def start(self, *classes: str) -> None:
-        """Open the port."""
-        ae = AE(ae_title="PACS")
-        for uid in (Verification, *classes):
-            ae.add_supported_context(uid)
-        self._server = ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
-        )
-
-    def stop(self) -> None:
-        """Close it."""
-        if self._server:
-            self._server.shutdown()
-            self._server = None
-
-    def _store(self, event: evt.Event) -> int | Dataset:
-        self.received.append(str(event.request.AffectedSOPInstanceUID))
-        return self.answer(event)
-
-
-class Delivery:
-    """A sender to that PACS, a clock that the test moves, and the rows."""
-
-    def __init__(self, store: Store, data_dir: Path, pacs: Pacs) -> None:
-        self.moment = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
-        store.clock = lambda: self.moment
-        self.store = store
-        self.destination = Destination(
-            name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs.port, timeout_seconds=5
-        )
-        added_at = analysing.destinations_since(store, ["pacs"])
-        self.outbox = Outbox(data_dir, store, (self.destination,), added_at)
-        self.sender = Sender(self.destination, ae_title="PACS_AGENT", store=store, data_dir=data_dir, random=Random(7))
-        self.data_dir = data_dir
-
-    def put(self, number: int, sop_class_uid: str = CR) -> str:
-        """An object of a study of its own waits; its UID."""
-        ds = cr(seed=number, SOPClassUID=sop_class_uid)
-        path = self.data_dir / "object"
-        ds.save_as(path, enforce_file_format=True)
-        facts = Instance(f"1.2.{number}", CR, "1.3", f"1.4.{number}")
-        receipt = receiving.Receipt(facts, Eligibility("received"), "x", str(number), 1, "XR1", self.store.now())
-        receiving.accept(self.store, receipt)
-        [waiting] = analysing.receiving_studies(self.store)
-        analysing.queue_study(self.store, waiting, "quiet")
-        [claim] = analysing.claim_studies(self.store, 1, 60)
-        uid = str(ds.SOPInstanceUID)
-        kept = self.outbox.keep(uid, path.read_bytes())
-        analysing.record_analysis(
-            self.store, claim, model=None, images=[],
-            findings=[FindingRow("hand", None, "analysed", "normal", 0.1, 0.5, 1, 1, None)],
-            reports=[
-                ReportRow(
-                    "sr", sop_class_uid, uid, "9.1", kept,
-                    self.outbox.deliveries("comprehensive3d", claim.received_at),
-                )
-            ],
-        )  # fmt: skip
-        return uid
-
-    def send(self) -> int:
-        """One association with what is due."""
-        return self.sender.deliver_once(Event())
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The `deliveries` view, oldest object first."""
-        return query(self.store.path, "SELECT * FROM deliveries ORDER BY study_instance_uid").records()
-
-    def tick(self, seconds: float) -> None:
-        """Let time pass."""
-        self.moment += timedelta(seconds=seconds)
-
-    def pause_s(self, row: dict[str, Any]) -> float:
-        """Seconds from now until a row's next try."""
-        return (datetime.fromisoformat(row["next_attempt_at"]) - self.moment).total_seconds()
-
-
-@pytest.fixture
-def pacs() -> Iterator[Pacs]:
-    made = Pacs()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def delivery(store: Store, data_dir: Path, pacs: Pacs) -> Delivery:
-    return Delivery(store, data_dir, pacs)
 
 
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007])

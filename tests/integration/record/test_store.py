@@ -3,23 +3,20 @@
 import os
 import sqlite3
 import stat
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from records import Record
 
 from pacs_agent.errors import DatabaseError, DatabaseNewerError
-from pacs_agent.record import analysing, delivering, receiving
-from pacs_agent.record.analysing import Claim, FindingRow, InstanceResult, ReportRow
+from pacs_agent.record import analysing, delivering
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.record.tables import metadata
 from pacs_agent.record.times import to_text
-from pacs_agent.study.eligibility import Eligibility
-from pacs_agent.study.instance import Instance
 
 # The contract, to the letter.
 RESULTS = (
@@ -37,67 +34,6 @@ VIEWS = {
     "last_error, next_attempt_at, delivered_at, committed_at",
     "events": "at, study_instance_uid, sop_instance_uid, event, detail",
 }
-
-
-class Record(Store):
-    """A store whose clock the test moves, with the inbox's and the analysis' part in short."""
-
-    moment = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
-
-    def tick(self, seconds: float) -> None:
-        """Let time pass."""
-        self.moment += timedelta(seconds=seconds)
-
-    def receive(
-        self, number: int, study: str = "1.4", *, status: Any = "received", content: str = "", **facts: Any
-    ) -> str:
-        """An instance comes in."""
-        self.tick(1)
-        header = Instance(
-            f"1.2.{number}", "1.5", "1.3", study, **{"patient_id": "PHANTOM-1", "accession_number": "A1", **facts}
-        )
-        digest = f"{number}{content}"
-        eligibility = Eligibility(status, None if status == "received" else "a reason")
-        return receiving.accept(
-            self, receiving.Receipt(header, eligibility, f"inbox/{digest}", digest, 1, "XR1", self.now())
-        )
-
-    def queue(self) -> None:
-        """Every study that waits is complete."""
-        for waiting in analysing.receiving_studies(self):
-            assert analysing.queue_study(self, waiting, "quiet for 60 s")
-
-    def claim(self, limit: int = 10) -> list[Claim]:
-        """Take what is complete, for a minute."""
-        return analysing.claim_studies(self, limit, 60)
-
-    def analyse(self, claim: Claim, **deliveries: Any) -> None:
-        """Record an analysis with one finding and one report."""
-        analysing.record_analysis(
-            self,
-            claim,
-            model=("net", "1", "abc"),
-            images=[InstanceResult(image.instance_id, "analysed", body_part="hand") for image in claim.instances],
-            findings=[FindingRow("hand", "R", "analysed", "normal", 0.1, 0.5, 1, 1, None)],
-            reports=[ReportRow("sr", "1.6", f"9.{claim.study_id}.{claim.revision}", "9.1", "outbox/x", deliveries)],
-        )
-
-    def state(self, study: str = "1.4") -> tuple[str, str | None]:
-        """State and reason of a study."""
-        [row] = self.select(f"SELECT state, reason FROM study WHERE study_instance_uid = '{study}'")
-        return row
-
-    def select(self, sql: str) -> list[Any]:
-        """Rows, as outside programs read them."""
-        return list(query(self.path, sql).rows)
-
-
-@pytest.fixture
-def record(store: Store) -> Any:
-    made = Record(store.path)
-    made.clock = lambda: made.moment
-    yield made
-    made.close()
 
 
 # -- schema -----------------------------------------------------------------------------------------------------------
@@ -375,6 +311,41 @@ def test_revised_instance_during_a_claim_is_analysed_again(record: Record) -> No
     assert record.state()[0] == "receiving"
 
 
+@pytest.mark.parametrize("during_claim", [False, True], ids=["after the analysis", "during the claim"])
+def test_earlier_revision_sent_again_is_analysed_again(record: Record, during_claim: bool) -> None:
+    """A, B, A: the row of A counts again and waits, without what an earlier analysis said; the history tells."""
+    record.receive(1)
+    record.queue()
+    record.analyse(record.claim()[0])
+    record.receive(1, content="b")
+    record.queue()
+    [claim] = record.claim()
+    if not during_claim:
+        record.analyse(claim)
+    assert record.receive(1) == "revision"
+    if during_claim:
+        record.analyse(claim)
+    assert record.state()[0] == "receiving"
+    assert record.select("SELECT status, body_part FROM image_results") == [("received", None)]
+    record.queue()
+    [image] = record.claim()[0].instances
+    assert image.path == "inbox/1"
+    last = record.select("SELECT detail FROM events WHERE event = 'instance revised'")[-1]
+    assert last == ("revision 1 was sent again and counts again",)
+
+
+def test_lost_earlier_revision_sent_again_counts(record: Record) -> None:
+    """Its file is back and it is current; the one that it replaces is kept."""
+    record.receive(1)
+    record.receive(1, content="b")
+    receiving.mark_lost(record, [1])
+    assert record.receive(1) == "revision"
+    assert record.select("SELECT id, is_current, path, status FROM instance ORDER BY id") == [
+        (1, 1, "inbox/1", "received"),
+        (2, 0, "inbox/1b", "received"),
+    ]
+
+
 def test_ignored_instance_does_not_open_a_finished_study(record: Record) -> None:
     """Our own report that comes back from the PACS does not start all over again."""
     record.receive(1)
@@ -483,11 +454,12 @@ def test_restart_makes_waiting_due_at_once(reported: Record) -> None:
 
 
 def test_delivered_when_every_wanted_destination_has_it(reported: Record) -> None:
-    """One of two is not yet delivered; a held copy neither."""
+    """A held copy is not wanted until it is released; from then on one of two is not yet delivered."""
     [due] = delivering.claim_due(reported, "pacs", 10, 60)
     delivering.mark_delivered(reported, due, "pacs", "0000")
-    assert reported.select("SELECT status FROM results") == [("analysed",)]
+    assert reported.select("SELECT status FROM results") == [("delivered",)]
     assert delivering.make_due(reported, ["held"]) == 1
+    assert reported.select("SELECT status, delivered_at FROM results") == [("analysed", None)]
     [due] = delivering.claim_due(reported, "archive", 10, 60)
     delivering.mark_delivered(reported, due, "archive", "0000")
     [(status, delivered_at)] = reported.select("SELECT status, delivered_at FROM results")

@@ -1,0 +1,361 @@
+"""One bad object, one bad destination, one late word: what else waits goes on."""
+
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from certificates import Authority
+from deliveries import CR, Delivery, Pacs
+from peers import dcmtk, free_port, wait_for
+from pydicom.uid import Comprehensive3DSRStorage
+from pynetdicom import evt
+from structlog.testing import capture_logs
+
+from pacs_agent.deliver.association import echo
+from pacs_agent.deliver.sender import BROKEN_IN_A_ROW
+from pacs_agent.record import analysing, delivering
+from pacs_agent.record.store import Store
+from pacs_agent.settings import Tls
+
+
+def aborting(*poison: str) -> Callable[[evt.Event], int]:
+    """A PACS that aborts on some objects and stores the others."""
+
+    def answer(event: evt.Event) -> int:
+        if str(event.request.AffectedSOPInstanceUID) in poison:
+            event.assoc.abort()
+        return 0
+
+    return answer
+
+
+# -- one bad object ---------------------------------------------------------------------------------------------------
+
+
+def test_object_that_breaks_associations_holds_nobody_up(delivery: Delivery, pacs: Pacs) -> None:
+    """The first waits its own growing pause, the others go at once by the next association, attempts uncounted."""
+    pacs.start(CR)
+    first, *others = [delivery.put(number) for number in range(4)]
+    pacs.answer = aborting(first)
+    with capture_logs() as logs:
+        delivery.send()
+    assert [line["event"] for line in logs] == ["object not delivered yet", "association ended early"]
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 1)] + 3 * [("waiting", 0)]
+    assert delivery.send() == 3
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 1)] + 3 * [("delivered", 1)]
+    delivery.tick(delivery.pause_s(delivery.rows()[0]))
+    late = delivery.put(9)
+    assert delivery.send() == 2
+    assert pacs.received == [first, *others, late, first]
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()][::4] == [("waiting", 2), ("delivered", 1)]
+
+
+def test_object_that_breaks_associations_does_not_stop_the_destination(delivery: Delivery, pacs: Pacs) -> None:
+    """The association could be made, so there is no outage, and what comes new is due at once."""
+    pacs.start(CR)
+    pacs.answer = aborting(delivery.put(1))
+    delivery.send()
+    assert not delivering.has_due(delivery.store, "pacs")
+    delivery.put(2)
+    assert delivering.has_due(delivery.store, "pacs")
+
+
+def test_pacs_that_breaks_on_everything_is_not_hammered(delivery: Delivery, pacs: Pacs) -> None:
+    """After a few associations in a row without an answer `run` waits between them; one answer ends that."""
+    pacs.start(CR)
+    pacs.answer = lambda event: event.assoc.abort() or 0
+    for number in range(BROKEN_IN_A_ROW + 2):
+        delivery.put(number)
+    waits: list[float] = []
+
+    class Watched(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            if len(waits) == 2:
+                pacs.answer = lambda _event: 0
+            if timeout == 0.01:
+                self.set()  # idle: nothing is due any more
+            return True
+
+    delivery.sender.run(Watched(), idle_s=0.01)
+    retry_s = float(delivery.destination.retry_seconds)
+    assert waits == [retry_s, retry_s, 0.01]
+    assert [row["status"] for row in delivery.rows()] == (BROKEN_IN_A_ROW + 1) * ["waiting"] + ["delivered"]
+
+
+def test_association_that_ends_before_anything_is_sent_is_an_outage(
+    delivery: Delivery, pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that accepts and hangs up at once is not asked in a loop, and no object is blamed."""
+
+    def hang_up_first(*_: Any) -> bool:
+        assoc = delivery.sender._assoc
+        assert assoc is not None
+        pacs.hang_up()
+        wait_for(lambda: not assoc.is_established, 20, "the end of the association")
+        return True
+
+    monkeypatch.setattr(delivering, "is_waiting", hang_up_first)
+    pacs.start(CR)
+    delivery.put(1)
+    assert delivery.send() == 1
+    [row] = delivery.rows()
+    assert (row["status"], row["attempts"]) == ("waiting", 0)
+    assert row["last_error"] == "the association ended before anything could be sent"
+    assert not delivering.has_due(delivery.store, "pacs")
+    assert pacs.received == []
+
+
+# -- an outage --------------------------------------------------------------------------------------------------------
+
+
+def test_outage_is_one_line_and_no_attempt(delivery: Delivery) -> None:
+    """Nothing was offered to a destination out of reach; all that waits shows its reason and its pause."""
+    for number in range(25):
+        delivery.put(number)
+    with capture_logs() as logs:
+        delivery.send()
+    assert [(line["event"], line["objects"]) for line in logs] == [("destination not reached", 20)]
+    rows = delivery.rows()
+    assert {(row["attempts"], row["last_error"], row["next_attempt_at"]) for row in rows} == {
+        (0, "cannot be reached", rows[0]["next_attempt_at"])
+    }
+    assert delivery.pause_s(rows[0]) > 0
+
+
+def test_end_of_an_outage_wakes_what_waits_for_it(delivery: Delivery, pacs: Pacs) -> None:
+    """One association and all are due, but for the object that waits for a reason of its own."""
+    pacs.start(CR)
+    poison = delivery.put(0)
+    pacs.answer = aborting(poison)
+    delivery.send()
+    own_s = delivery.pause_s(delivery.rows()[0])
+    pacs.stop()
+    for number in range(1, 30):
+        delivery.put(number)
+    delivery.send()
+    delivery.tick(own_s / 2)
+    assert not delivering.has_due(delivery.store, "pacs")
+    assert {delivery.pause_s(row) > 0 for row in delivery.rows()} == {True}
+    pacs.start(CR)
+    assert delivering.make_due(delivery.store, ["parked"]) == 0  # `retry`: a person knows that it is back
+    assert (delivery.send(), delivery.send(), delivery.send()) == (20, 9, 0)
+    assert [row["status"] for row in delivery.rows()] == ["waiting"] + 29 * ["delivered"]
+    assert delivery.pause_s(delivery.rows()[0]) == own_s / 2
+
+
+def test_first_association_after_an_outage_ends_it(delivery: Delivery, pacs: Pacs) -> None:
+    """What does not fit in it does not wait for another pause, and a new outage starts with a short one."""
+    for number in range(30):
+        delivery.put(number)
+    pauses = []
+    for _ in range(4):
+        delivery.send()
+        pauses.append(delivery.pause_s(delivery.rows()[0]))
+        delivery.tick(pauses[-1])
+    assert pauses == sorted(set(pauses))
+    pacs.start(CR)
+    assert (delivery.send(), delivery.send()) == (20, 10)
+    pacs.stop()
+    delivery.put(31)
+    delivery.send()
+    [row] = [each for each in delivery.rows() if each["status"] == "waiting"]
+    assert delivery.pause_s(row) <= delivery.destination.retry_seconds
+
+
+def test_object_of_an_unknown_host_waits(store: Store, data_dir: Path) -> None:
+    """A name that is not resolved is an outage: it neither parks nor ends the sender."""
+    delivery = Delivery(store, data_dir, 104, host="no-such-host.invalid")
+    delivery.put(1)
+    assert delivery.send() == 1
+    [row] = delivery.rows()
+    assert (row["status"], row["attempts"]) == ("waiting", 0)
+    assert row["last_error"].startswith("cannot be reached: ")
+
+
+def test_dead_destination_does_not_hold_up_another(delivery: Delivery, pacs: Pacs) -> None:
+    """Each has a sender, a queue and an outage of its own."""
+    pacs.start(CR)
+    dead = delivery.add("archive", free_port())
+    uids = [delivery.put(number) for number in range(3)]
+    assert dead.deliver_once(Event()) == 3
+    stop = Event()
+    threads = [threading.Thread(target=each.run, args=(stop, 0.02)) for each in (dead, delivery.sender)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: len(pacs.received) == 3, 20, "the delivery")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+    assert pacs.received == uids
+    found = {(row["destination"], row["status"]) for row in delivery.rows()}
+    assert found == {("pacs", "delivered"), ("archive", "waiting")}
+
+
+# -- a person's late word ---------------------------------------------------------------------------------------------
+
+
+def test_withdrawal_during_a_batch_stops_what_was_not_sent(delivery: Delivery, pacs: Pacs) -> None:
+    """What a person takes back while another object is on its way does not go."""
+    pacs.start(CR)
+    first, _second, third = (delivery.put(number) for number in range(3))
+
+    def answer(event: evt.Event) -> int:
+        if str(event.request.AffectedSOPInstanceUID) == first:
+            assert analysing.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
+        return 0
+
+    pacs.answer = answer
+    assert delivery.send() == 3
+    assert pacs.received == [first, third]
+    assert [row["status"] for row in delivery.rows()] == ["delivered", "cancelled", "delivered"]
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "events"),
+    [(0, "delivered", ["delivered", "cancelled too late"]), (0xA700, "cancelled", ["refused after it was cancelled"])],
+)
+def test_withdrawal_during_a_transfer_tells_the_truth(
+    delivery: Delivery, pacs: Pacs, status: int, ends: str, events: list[str]
+) -> None:
+    """The PACS has it: the row and the history say so, and the study stays withdrawn. A refusal brings nothing back."""
+    pacs.start(CR)
+    uid = delivery.put(1)
+
+    def answer(_event: evt.Event) -> int:
+        assert analysing.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
+        return status
+
+    pacs.answer = answer
+    delivery.send()
+    assert [row["status"] for row in delivery.rows()] == [ends]
+    assert delivery.events() == [(event, uid) for event in events]
+    assert [row.state for row in delivery.store.rows(analysing.select(analysing.study.c.state))] == ["withdrawn"]
+
+
+# -- draining ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deaf() -> Iterator[Pacs]:
+    """A PACS that takes a C-STORE and never answers it."""
+    made, let_go = Pacs(), Event()
+
+    def hold(_event: evt.Event) -> int:
+        let_go.wait(60)
+        return 0
+
+    made.answer = hold
+    yield made
+    let_go.set()
+    made.stop()
+
+
+def test_abort_ends_a_transfer_to_a_deaf_peer(store: Store, data_dir: Path, deaf: Pacs) -> None:
+    """`run` returns while the peer still holds the request, and writes nothing after; the object stays waiting."""
+    delivery = Delivery(store, data_dir, deaf.port, timeout_seconds=600)
+    deaf.start(CR)
+    delivery.put(1)
+    delivery.put(2)
+    stop = Event()
+    thread = threading.Thread(target=delivery.sender.run, args=(stop, 0.02))
+    thread.start()
+    wait_for(lambda: deaf.received, 20, "the C-STORE")
+    stop.set()
+    delivery.sender.abort()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 1), ("waiting", 0)]
+
+
+def test_abort_ends_a_request_that_is_never_answered(store: Store, data_dir: Path) -> None:
+    """A peer that takes the connection and says nothing; an abort before it even connects counts too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        delivery = Delivery(store, data_dir, silent.getsockname()[1], timeout_seconds=600)
+        delivery.put(1)
+        stop = Event()
+        thread = threading.Thread(target=delivery.sender.run, args=(stop, 0.02))
+        thread.start()
+        with silent.accept()[0]:
+            stop.set()
+            delivery.sender.abort()
+            thread.join(20)
+            assert not thread.is_alive()
+        delivery.tick(100_000)
+        assert delivery.send() == 1
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 0)]
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs both sides."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def secure_pacs(authority: Authority, tmp_path: Path) -> Iterator[Any]:
+    """DCMTK's storescp that wants a certificate; its port and the folder it stores into."""
+    program = dcmtk("storescp")
+    server, folder, port = authority.issue("pacs"), tmp_path / "stored", free_port()
+    folder.mkdir()
+    process = subprocess.Popen(
+        [
+            program, "+tls", server.key, server.certificate, "+cf", authority.certificate, "-aet", "PACS",
+            "-od", folder, str(port),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield port, folder
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.dcmtk
+def test_delivery_over_tls(authority: Authority, secure_pacs: Any, store: Store, data_dir: Path) -> None:
+    """Mutual TLS with DCMTK: the object arrives."""
+    port, folder = secure_pacs
+    own = authority.issue("agent")
+    tls = Tls(certificate=own.certificate, key=own.key, ca=authority.certificate)
+    delivery = Delivery(store, data_dir, port, tls=tls)
+    wait_for(lambda: echo(delivery.destination, "PACS_AGENT") is None, 20, "storescp's C-ECHO")
+    delivery.put(1, Comprehensive3DSRStorage)
+    assert delivery.send() == 1
+    assert [row["status"] for row in delivery.rows()] == ["delivered"]
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("fault", ["plain", "foreign authority", "other host", "no file"])
+def test_without_trust_nothing_is_sent(
+    authority: Authority, secure_pacs: Any, store: Store, data_dir: Path, tmp_path: Path, fault: str
+) -> None:
+    """No TLS, a server that we do not trust, one by another name, a lost certificate: waiting, never parked or sent."""
+    port, folder = secure_pacs
+    own = authority.issue("agent")
+    good = Tls(certificate=own.certificate, key=own.key, ca=authority.certificate)
+    trusted = Delivery(store, data_dir, port, tls=good)
+    wait_for(lambda: echo(trusted.destination, "PACS_AGENT") is None, 20, "storescp's C-ECHO")
+    tls: dict[str, Any] = {
+        "plain": {},
+        "foreign authority": {"tls": good.model_copy(update={"ca": Authority(tmp_path, "foreign").certificate})},
+        "other host": {"tls": good, "host": "localhost"},
+        "no file": {"tls": good.model_copy(update={"ca": tmp_path / "absent.pem"})},
+    }[fault]
+    sender = trusted.add("other", port, **tls)
+    trusted.put(1)
+    assert sender.deliver_once(Event()) == 1
+    [row] = [each for each in trusted.rows() if each["destination"] == "other"]
+    assert (row["status"], row["attempts"]) == ("waiting", 0)
+    assert list(folder.iterdir()) == []
