@@ -26,7 +26,7 @@ from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
 from pacs_agent.durable import write_durably
-from pacs_agent.errors import PacsAgentError
+from pacs_agent.errors import PacsAgentError, StationError
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import analysing, delivering, retaining
@@ -112,7 +112,7 @@ class Daemon:
         self._rules = _completeness(settings)
         self._stop = threading.Event()
         self._ready_since = store.clock()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._told: dict[str, str | int | None] = {}
         self.port = 0
 
@@ -160,9 +160,8 @@ class Daemon:
         """Run until SIGTERM, SIGINT or the failure of a part, then drain.
 
         Raises:
-            BaseException: a station ended by an error that it does not know.
+            StationError: a station ended by an error that it does not know.
         """
-
         _bound_arenas()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -218,7 +217,9 @@ class Daemon:
                 self._stop.wait(DATABASE_PAUSE_S)
             except Exception as error:
                 log.exception("a station ended; the daemon stops")
-                self._failure = error
+                self._failure = StationError(
+                    f"the daemon stopped: {type(error).__name__} in {threading.current_thread().name}, see the log"
+                )
                 self._stop.set()
 
     def _each_second(self) -> None:

@@ -60,5 +60,9 @@ class WorkerUnavailableError(WorkerDiedError):
     """The analysis process cannot be started."""
 
 
+class StationError(PacsAgentError):
+    """A station of the daemon ended by an error that it does not know; the log has its traceback."""
+
+
 class DeliveryError(PacsAgentError):
     """The destination cannot be reached, or refuses."""

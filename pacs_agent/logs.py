@@ -1,15 +1,20 @@
 """structlog, on stderr: the study bound to the context, JSON or console, no names of people.
 
-What may be logged at info and above: UIDs, AE titles, addresses, reasons. A patient's name, ID or birth date is never
-passed to a logger at any level.
+What may be logged at info and above: UIDs, AE titles, addresses, reasons in our own words. A patient's name, ID or
+birth date is never passed to a logger at any level, and a traceback goes without the messages of foreign exceptions:
+they quote what they could not read.
 """
 
 import logging
 import sys
+import traceback
 import warnings
 from typing import Any
 
 import structlog
+from structlog.typing import ExcInfo
+
+from pacs_agent.errors import PacsAgentError
 
 
 def configure(level: str, form: str) -> None:
@@ -30,7 +35,7 @@ def configure(level: str, form: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if form == "json" else []),
+            structlog.processors.ExceptionRenderer(_traceback),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -43,5 +48,22 @@ def configure(level: str, form: str) -> None:
         library.handlers[:] = [logging.NullHandler()]
         library.propagate = False
         library.setLevel(logging.CRITICAL)
-    # pydicom also warns with the value itself; a malformed birth date must not reach stderr.
-    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    # They also warn with the value itself; a malformed birth date or an odd name must not reach stderr.
+    warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|pynetdicom)\b")
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """The frames and kinds of an exception and of what it came from, the first cause first."""
+    parts: list[str] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{_own_words(error)}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\nled to\n".join(reversed(parts))
+
+
+def _own_words(error: BaseException) -> str:
+    if isinstance(error, PacsAgentError):
+        return f": {error}"
+    return f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""

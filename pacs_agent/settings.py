@@ -244,7 +244,7 @@ class Report(_Section):
     """Which objects are made."""
 
     # "capture" comes with the heat map; refusing it is clearer than leaving it out silently.
-    objects: tuple[Literal["sr"], ...] = ("sr",)
+    objects: tuple[Literal["sr"], ...] = Field(("sr",), min_length=1)
 
 
 class Destination(_Section):
@@ -345,6 +345,19 @@ class Settings(BaseSettings):
         return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
 
+def settings_file(config: Path | None = None) -> Path | None:
+    """The file that the settings come from; None where they are the defaults.
+
+    Raises:
+        SettingsError: a file was named, by *config* or `$PACS_AGENT_CONFIG`, that is not there.
+    """
+    if config is None and (named := os.environ.get("PACS_AGENT_CONFIG")):
+        config = Path(named)
+    if config is not None and not config.is_file():
+        raise SettingsError(f"settings: there is no file {config}")
+    return config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
+
+
 def load_settings(config: Path | None = None) -> Settings:
     """Read the settings.
 
@@ -354,11 +367,7 @@ def load_settings(config: Path | None = None) -> Settings:
     Raises:
         SettingsError: one line that names the key.
     """
-    if config is None and (named := os.environ.get("PACS_AGENT_CONFIG")):
-        config = Path(named)
-    if config is not None and not config.is_file():
-        raise SettingsError(f"settings: there is no file {config}")
-    file = config or Path(DEFAULT_FILE)
+    file = settings_file(config)
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)

@@ -178,7 +178,8 @@ class Sender:
                 log.info("object delivered", status=outcome.status)
             elif outcome.kind == "refused":
                 delivering.park(self._store, due, name, outcome.status, outcome.error)
-                log.error("object refused and parked", status=outcome.status, reason=outcome.error)
+                # Why stands in `deliveries`: a PACS's own words may name a patient.
+                log.error("object refused and parked", status=outcome.status)
             else:
                 pause_s, until = self._pause(due.attempts)
                 delivering.postpone(self._store, due, outcome.error, until)

@@ -6,13 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pacs_agent.errors import DatabaseError
+from pacs_agent.errors import DatabaseError, StatementError
 
 # sqlite3_set_authorizer: what a read needs, and nothing else. `mode=ro` alone lets ATTACH and VACUUM INTO make files.
 _ALLOWED_ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
+# What is no fault of the statement: the file or the disk, or somebody who holds the lock.
+_STATE_OF_THE_FILE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)  # fmt: skip
+_EXTENDED_CODE = 0xFF  # the lowest byte of an extended result code is the primary one
+
+RESULT_STATUSES = ("receiving", "queued", "analysed", "delivered", "held", "unsupported", "failed", "withdrawn")
+"""Every `status` of the `results` view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,8 @@ def query(path: Path, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
         parameters: for `?` in it.
 
     Raises:
-        DatabaseError: there is no database, the statement is wrong, or it would write.
+        StatementError: the statement is wrong, would write, or there is none.
+        DatabaseError: there is no database, or it cannot be read now.
     """
     if not path.is_file():
         raise DatabaseError(f"there is no database {path}: start `pacs-agent serve` first")
@@ -44,10 +57,13 @@ def query(path: Path, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
     try:
         connection.set_authorizer(_authorise)
         cursor = connection.execute(sql, parameters)
-        columns = tuple(column[0] for column in cursor.description or ())
-        return QueryResult(columns, tuple(cursor.fetchall()))
+        if cursor.description is None:
+            raise StatementError("SQL: this is no statement that gives rows")
+        return QueryResult(tuple(column[0] for column in cursor.description), tuple(cursor.fetchall()))
     except (sqlite3.Error, sqlite3.Warning) as error:
-        raise DatabaseError(f"SQL: {error}") from error
+        if getattr(error, "sqlite_errorcode", 0) & _EXTENDED_CODE in _STATE_OF_THE_FILE:
+            raise DatabaseError(f"database {path}: {error}") from error
+        raise StatementError(f"SQL: {error}") from error
     finally:
         connection.close()
 
@@ -94,21 +110,35 @@ STORY = {
 
 REPORT_PATH = """
 SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
-WHERE s.study_instance_uid = ? AND r.path IS NOT NULL ORDER BY a.revision DESC, r.id LIMIT 1
+WHERE s.study_instance_uid = ? ORDER BY a.revision DESC, r.id LIMIT 1
 """
+"""The latest report of a study; the path is null where retention removed the file."""
+
+COPIES = """
+SELECT DISTINCT destination FROM deliveries
+WHERE study_instance_uid = ? AND status IN ('delivered', 'committed') ORDER BY destination
+"""
+"""The destinations that have a report of a study."""
 
 QUEUES = """
-SELECT 'studies' AS queue, state AS status, COUNT(*) AS depth, MIN(last_received_at) AS oldest
-FROM study GROUP BY state
-UNION ALL
-SELECT 'delivery to ' || destination, status, COUNT(*), MIN(r.created_at)
-FROM delivery JOIN report r ON r.id = report_id GROUP BY destination, status
-UNION ALL
-SELECT 'objects', 'held', COUNT(*), MIN(created_at) FROM report
-WHERE id NOT IN (SELECT report_id FROM delivery) HAVING COUNT(*) > 0
+SELECT queue, destination, status, COUNT(*) AS depth, MIN(since) AS oldest FROM (
+  SELECT 'studies' AS queue, NULL AS destination, state AS status, COALESCE(waiting_since, last_received_at) AS since
+  FROM study WHERE state IN ('receiving', 'queued', 'held', 'failed')
+  UNION ALL
+  SELECT 'deliveries', destination, status, r.created_at FROM delivery JOIN report r ON r.id = report_id
+  WHERE status IN ('waiting', 'held', 'parked')
+  UNION ALL
+  SELECT 'objects', NULL, 'held', created_at FROM report WHERE id NOT IN (SELECT report_id FROM delivery)
+) GROUP BY queue, destination, status
 """
+"""What waits, a study since its first instance that has not been analysed. What is finished is no queue."""
 
 CALLERS = """
 SELECT calling_ae_title, COUNT(*) AS instances, MAX(received_at) AS last_receipt FROM instance
 GROUP BY calling_ae_title ORDER BY calling_ae_title
 """
+
+PAUSED = "SELECT stage, paused_at FROM pause ORDER BY stage"
+
+DESTINATIONS = "SELECT * FROM destination"
+"""All columns: `status` is asked too while the database waits for the migration of the next start."""

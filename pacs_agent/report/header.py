@@ -5,7 +5,6 @@ a value: what cannot be read is left out, or empty where the standard demands th
 """
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta, timezone
 from typing import Any
@@ -151,10 +150,10 @@ def _can_be_written(text: str, terms: Sequence[str]) -> bool:
         return True
     if terms[0] in _DEFAULT_REPERTOIRE and any("\x80" <= character <= "\xff" for character in text):
         return False  # pydicom takes the default repertoire for Latin-1; written so it would not be legal
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of the very thing that is asked here
-        encodings = charset.convert_encodings(list(terms))
-        written = charset.encode_string(text, encodings)
-        if len(encodings) == 1 and terms[0] not in _SEVERAL_BYTES and len(written) != len(text):
-            return False  # ISO_IR 13: Python's codec knows more than the standard's term allows
-        return charset.decode_bytes(written, encodings, set()) == text
+    # pydicom warns of the very thing that is asked here; `logs.configure` has silenced it, `catch_warnings` is not
+    # thread safe.
+    encodings = charset.convert_encodings(list(terms))
+    written = charset.encode_string(text, encodings)
+    if len(encodings) == 1 and terms[0] not in _SEVERAL_BYTES and len(written) != len(text):
+        return False  # ISO_IR 13: Python's codec knows more than the standard's term allows
+    return charset.decode_bytes(written, encodings, set()) == text

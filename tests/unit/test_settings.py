@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pacs_agent.errors import SettingsError
-from pacs_agent.settings import AllowedCaller, load_settings
+from pacs_agent.settings import AllowedCaller, load_settings, settings_file
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         ('[eligibility]\nmodalities = ["CT"]', "eligibility.modalities"),
         ('[model]\ndevice = "tpu"', "model.device"),
         ('[report]\nobjects = ["hologram"]', "report.objects"),
+        ("[report]\nobjects = []", "report.objects"),
         ('[database]\nurl = "postgresql://x"', "database.url"),
         ('[[mapping.rule]]\nfield = "StudyDescription"\npattern = "("\nbody_part = "wrist"', "mapping.rule.0.pattern"),
         ('[[mapping.rule]]\nfield = "Nonsense"\npattern = "x"\nbody_part = "wrist"', "mapping.rule.0.field"),
@@ -157,3 +158,15 @@ def test_settings_are_frozen() -> None:
 def test_address_ranges(text: str, title: str, address: str, allowed: bool) -> None:
     """Title and address must both be meant; a mapped IPv4 address is the IPv4 address."""
     assert AllowedCaller.parse(text).allows(title, address) is allowed
+
+
+def test_the_file_in_use_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None for the defaults; the file of the folder; the environment's before it; the named one before all."""
+    assert settings_file() is None
+    here, environment, named = tmp_path / "pacs-agent.toml", tmp_path / "e.toml", tmp_path / "n.toml"
+    for file in (here, environment, named):
+        file.touch()
+    assert settings_file() == Path("pacs-agent.toml")
+    monkeypatch.setenv("PACS_AGENT_CONFIG", str(environment))
+    assert settings_file() == environment
+    assert settings_file(named) == named

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_agent.errors import DatabaseError
+from pacs_agent.errors import DatabaseError, StatementError
 from pacs_agent.record.reading import query, results
 from pacs_agent.record.store import Store
 
@@ -34,6 +34,9 @@ from pacs_agent.record.store import Store
         "SELECT 1; DELETE FROM event",
         "DETACH main",
         "",
+        ";",
+        "-- nothing",
+        "SELECT 1; SELECT 2",
         "SELEKT 1",
     ],
 )
@@ -43,11 +46,8 @@ def test_anything_but_a_read_is_refused(store: Store, tmp_path: Path, statement:
         connection.exec_driver_sql("INSERT INTO event (at, event) VALUES ('2026', 'x')")
     other = tmp_path / "other.db"
     before = query(store.path, "SELECT * FROM sqlite_schema").rows
-    if statement:
-        with pytest.raises(DatabaseError, match=r"^SQL: "):
-            query(store.path, statement.format(other=other))
-    else:
-        assert query(store.path, statement).rows == ()
+    with pytest.raises(StatementError, match=r"^SQL: "):
+        query(store.path, statement.format(other=other))
     assert not other.exists()
     assert query(store.path, "SELECT * FROM sqlite_schema").rows == before
     assert query(store.path, "SELECT event FROM events").rows == (("x",),)
@@ -75,6 +75,15 @@ def test_no_database_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="there is no database"):
         query(tmp_path / "absent.db", "SELECT 1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_no_fault_of_the_statement(tmp_path: Path) -> None:
+    """Told apart from a wrong statement: a program tries again, a person need not read the SQL."""
+    path = tmp_path / "pacs-agent.db"
+    path.write_bytes(b"garbage" * 100)
+    with pytest.raises(DatabaseError, match="not a database") as caught:
+        query(path, "SELECT 1 FROM results")
+    assert not isinstance(caught.value, StatementError)
 
 
 def test_filters_are_values_not_sql(store: Store) -> None:

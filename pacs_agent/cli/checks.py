@@ -1,0 +1,122 @@
+"""What `check` looks at.
+
+Enters: the settings. Leaves: one `Check` each, never an exception. Opens associations to the destinations and sends
+nothing over them but C-ECHO; makes neither file nor folder.
+"""
+
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydicom.uid import UID
+from sqlalchemy.exc import DBAPIError
+
+from pacs_agent.analyse.bundle import load_bundle
+from pacs_agent.daemon import running_state
+from pacs_agent.deliver.association import association, echo, why_not_established
+from pacs_agent.errors import OutOfResourcesError, PacsAgentError
+from pacs_agent.record.store import Store
+from pacs_agent.report.sr import SR_CLASSES
+from pacs_agent.settings import Destination, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, and what was found."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def run_checks(settings: Settings, file: Path | None) -> list[Check]:
+    """Look at everything; the settings were read already, from *file* or, where it is None, are the defaults."""
+    ours = settings.listener.ae_title
+    checks = [
+        Check("settings", True, str(file or "the defaults, there is no settings file")),
+        _attempt("database", partial(_database, settings)),
+        _attempt("bundle", partial(_bundle, settings)),
+        _attempt("disk", partial(_disk, settings)),
+        _attempt("port", partial(_port, settings)),
+    ]
+    for target in settings.destination:
+        name = f"destination {target.name}"
+        checks.append(_attempt(f"{name}: C-ECHO", partial(_echo, target, ours)))
+        checks += [
+            _attempt(f"{name}: {kind}", partial(_storage, target, ours, kind)) for kind in settings.report.objects
+        ]
+    if not settings.destination:
+        checks.append(Check("destinations", True, "none: objects are made and held"))
+    return checks
+
+
+def free_mb(settings: Settings) -> tuple[int, Path]:
+    """Free space for the data directory, and the folder it was measured at: the directory itself once it exists."""
+    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
+    return shutil.disk_usage(folder).free >> 20, folder
+
+
+def _attempt(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except PacsAgentError as error:
+        return Check(what, False, str(error))
+    except DBAPIError as error:
+        return Check(what, False, str(error.orig))
+    except OSError as error:
+        return Check(what, False, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+
+
+def _database(settings: Settings) -> str:
+    if not settings.database_path.is_file():
+        return f"{settings.database_path} will be made"
+    Store.attach(settings.database_path).close()
+    return str(settings.database_path)
+
+
+def _bundle(settings: Settings) -> str:
+    manifest = load_bundle(settings.model.bundle).manifest
+    state = "trained" if manifest.trained else "not trained: every finding is undetermined"
+    return f"{manifest.name} {manifest.version}, hash holds, {state}"
+
+
+def _disk(settings: Settings) -> str:
+    free, folder = free_mb(settings)
+    if free < settings.agent.min_free_mb:
+        raise OutOfResourcesError(f"{free} MB free at {folder}, the floor is {settings.agent.min_free_mb} MB")
+    return f"{free} MB free at {folder}, the floor is {settings.agent.min_free_mb} MB"
+
+
+def _port(settings: Settings) -> str:
+    host, port = settings.listener.host, settings.listener.port
+    if state := running_state(settings.data_dir):
+        return f"the daemon listens on {state['host']}:{state['port']}"
+    try:
+        family = socket.getaddrinfo(host, None)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise PacsAgentError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return f"{host}:{port} is free" if port else f"{host}, any free port"
+
+
+def _echo(target: Destination, ours: str) -> str:
+    where = f"{target.ae_title}@{target.host}:{target.port}"
+    if problem := echo(target, ours):
+        raise PacsAgentError(f"{where}: {problem}")
+    return f"{where} answers C-ECHO"
+
+
+def _storage(target: Destination, ours: str, kind: str) -> str:
+    """Offer the class of one kind of object, as it would be sent: an association of its own names the culprit."""
+    sop_class_uid = {"sr": SR_CLASSES[target.sr_class]}[kind]
+    name = UID(sop_class_uid).name
+    assoc = association(target, ours, [sop_class_uid])
+    if not assoc.is_established:
+        raise PacsAgentError(f"{name}: {why_not_established(assoc)}")
+    assoc.release()
+    return f"{name} is accepted"

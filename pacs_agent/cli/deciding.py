@@ -1,0 +1,165 @@
+"""Commands by which a person decides; each is one short transaction beside the daemon."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pacs_agent.cli import printing
+from pacs_agent.cli.options import ConfigOption, JsonOption, StudyArgument, moment, not_blank
+from pacs_agent.cli.printing import counted
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.record import reading
+from pacs_agent.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pacs_agent.record.store import Store
+
+StageArgument = Annotated[str, typer.Argument(metavar="STAGE", help="analysis, or a destination's name.")]
+
+
+def pause(stage: StageArgument, config: ConfigOption = None) -> None:
+    """Hold a stage, across restarts; receiving goes on.
+
+    Example: pacs-agent pause analysis
+    """
+    _set_paused(stage, load_settings(config), paused=True)
+
+
+def resume(stage: StageArgument, config: ConfigOption = None) -> None:
+    """Let a paused stage go on.
+
+    Example: pacs-agent resume analysis
+    """
+    _set_paused(stage, load_settings(config), paused=False)
+
+
+def reanalyse(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY_UID", help="Study Instance UIDs.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse finished studies again: a new revision and report.
+
+    Exit 1 when any of them cannot be; the others are queued all the same.
+
+    Example: pacs-agent reanalyse 1.2.3.4
+    """
+    from pacs_agent.record import analysing
+
+    with _store(load_settings(config)) as store:
+        refused = {uid: why for uid in studies if (why := analysing.reanalyse(store, uid))}
+    queued = [uid for uid in studies if uid not in refused]
+    if as_json:
+        printing.document({"queued": queued, "refused": refused})
+    else:
+        printing.line(f"{counted(len(queued), 'study', 'studies')} queued")
+    for uid, why in refused.items():
+        printing.note(f"{uid} {why}")
+    if refused:
+        raise typer.Exit(1)
+
+
+def retry(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Try parked deliveries and failed studies again, all of them.
+
+    Example: pacs-agent retry
+    """
+    from pacs_agent.record.analysing import retry_failed
+    from pacs_agent.record.delivering import make_due
+
+    with _store(load_settings(config)) as store:
+        deliveries, studies = make_due(store, ["parked"]), retry_failed(store)
+    if as_json:
+        printing.document({"deliveries": deliveries, "studies": studies})
+    else:
+        printing.line(
+            f"to be tried again: {counted(deliveries, 'delivery', 'deliveries')}, "
+            f"{counted(studies, 'study', 'studies')}"
+        )
+
+
+def accept(study: StudyArgument, config: ConfigOption = None) -> None:
+    """Let a held study through.
+
+    A person has seen that its instances belong together.
+
+    Example: pacs-agent accept 1.2.3.4
+    """
+    with _store(load_settings(config)) as store:
+        _settle(store, study, "accept", None)
+    printing.line(f"{study} is accepted")
+
+
+def withdraw(
+    study: StudyArgument,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", callback=not_blank, help="Why, for the history.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take a result back: what waits to be delivered is cancelled.
+
+    A copy that a destination has already stays there; which one has it is said.
+
+    Example: pacs-agent withdraw 1.2.3.4 --reason "wrong patient"
+    """
+    with _store(load_settings(config)) as store:
+        _settle(store, study, "withdraw", reason)
+        copies = reading.query(store.path, reading.COPIES, [study]).rows
+    printing.line(f"{study} is withdrawn")
+    for (destination,) in copies:
+        printing.line(f"a copy is already at {destination}: withdraw does not take it back there")
+
+
+def release(
+    since: Annotated[
+        str,
+        typer.Option("--since", metavar="T", callback=moment, help="Objects made at or after; ISO 8601, UTC."),
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send held objects.
+
+    Those of a silent destination, and those that came too late for `deliver_within_hours`.
+
+    Example: pacs-agent release --since 2026-01-31
+    """
+    from pacs_agent.record.delivering import make_due
+
+    with _store(load_settings(config)) as store:
+        count = make_due(store, ["held"], since)
+    if as_json:
+        printing.document({"deliveries": count})
+    else:
+        printing.line(f"{counted(count, 'delivery', 'deliveries')} released")
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator["Store"]:
+    from pacs_agent.record.store import Store
+
+    store = Store.attach(settings.database_path)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _set_paused(stage: str, settings: Settings, *, paused: bool) -> None:
+    from pacs_agent.analyse.station import STAGE
+
+    known = [STAGE, *(target.name for target in settings.destination)]
+    if stage not in known:
+        raise PacsAgentError(f"there is no stage {stage!r}: one of {', '.join(known)}")
+    with _store(settings) as store:
+        store.set_paused(stage, paused)
+    printing.line(f"{stage} is {'paused' if paused else 'running'}")
+
+
+def _settle(store: "Store", study: str, decision: Literal["accept", "withdraw"], reason: str | None) -> None:
+    from pacs_agent.record.analysing import settle
+
+    if not settle(store, study, decision, reason):
+        printing.note(f"{study} is {'not a held study' if decision == 'accept' else 'not known'}")
+        raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""How anything is printed: lines, tables, JSON and CSV on stdout, notes on stderr."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pacs_agent.record.reading import QueryResult
+
+UNBOUNDED = 10_000  # columns, where no person's terminal folds the lines: a row stays a line
+LAST_COLUMN = 24  # columns; the one that is folded, mostly a reason
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def line(text: str = "") -> None:
+    """A line of the answer."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """A line about the answer: progress, or what is wrong."""
+    print(text, file=sys.stderr)
+
+
+def document(value: Any) -> None:
+    """The answer as one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def found(result: QueryResult, form: Format) -> None:
+    """Rows as the database gave them."""
+    if form is Format.JSON:
+        document(result.records())
+    elif form is Format.CSV:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(result.columns)
+        writer.writerows(result.rows)
+    else:
+        table(result.columns, [[cell(value) for value in row] for row in result.rows])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Rows for a person, then a blank line; the last column is folded to the terminal, without one a row is a line."""
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading in headings:
+        made.add_column(Text(heading), overflow="fold", no_wrap=heading != headings[-1])
+    for row in rows:
+        made.add_row(*map(Text, row))
+    console = Console(width=_width(headings, rows) if sys.stdout.isatty() else UNBOUNDED)
+    with console.capture() as drawn:
+        console.print(made)
+    if title:
+        line(f"{title}\n")
+    for text in drawn.get().splitlines():
+        line(text.rstrip())
+    line()
+
+
+def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The terminal's width, or what every column but the last needs: a value is never cut, a word rarely."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return max(Console().width, sum(width + 2 for width in widths[:-1]) + min(widths[-1], LAST_COLUMN))
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun: `1 study`, `2 studies`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,68 @@
+"""The log: a traceback without the values that an exception quotes."""
+
+import json
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from highdicom.base import SOPClass
+from pydicom.uid import Comprehensive3DSRStorage
+
+from pacs_agent.errors import PacsAgentError
+from pacs_agent.logs import configure
+
+NAME = "DOE^JANE"  # in no line of code that a traceback shows
+
+
+@pytest.fixture(autouse=True)
+def _defaults_afterwards() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def fail_on(name: str) -> None:
+    try:
+        raise ValueError(f"could not read {name!r}")
+    except ValueError as error:
+        raise PacsAgentError("the header cannot be read") from error
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_traceback_quotes_no_header(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames, kinds of exceptions and our own words are logged; what a foreign exception quotes is not."""
+    configure("info", form)
+    try:
+        fail_on(NAME)
+    except PacsAgentError:
+        structlog.get_logger().exception("study failed")
+    log = capsys.readouterr().err
+    assert "DOE" not in log
+    for expected in ("study failed", "in fail_on", "builtins.ValueError", "led to", "the header cannot be read"):
+        assert expected in log
+
+
+def test_a_full_disk_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the operating system says is no header text and stays."""
+    configure("info", "json")
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        structlog.get_logger().exception("a station ended")
+    assert json.loads(capsys.readouterr().err)["exception"].endswith("builtins.OSError: No space left on device")
+
+
+def object_of(name: str) -> SOPClass:
+    """An object as highdicom builds it."""
+    return SOPClass("1.2", "1.3", 1, "1.4", Comprehensive3DSRStorage, 1, "SR", patient_name=name)
+
+
+def test_no_library_warns_with_a_name() -> None:
+    """highdicom quotes a patient's name that it finds odd, as pydicom quotes values; neither reaches stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        object_of("DOE")
+        assert "DOE" in str(caught.pop().message)
+        configure("info", "console")
+        object_of("DOE")
+    assert caught == []
