@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -52,8 +54,8 @@ from pacs_agent.study.instance import Instance
 
 log = structlog.get_logger()
 
-RETENTION_MARGIN_S = 3600.0
 DATABASE_PAUSE_S = 10.0
+SWITCH_INTERVAL_S = 0.03
 STATE_FILE = "daemon.json"  # who runs, for `pacs-agent status`
 
 
@@ -171,6 +173,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
         self.start()
+        # Receiving is many short turns between disk and peer: threads that are cut off in the middle of one cost more.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.freeze()  # what was imported lives on; the collector would look through it for every few instances
         self._stop.wait()
         self.stop()
         if self._failure:
@@ -254,18 +259,13 @@ class Daemon:
         def days_ago(days: int) -> str:
             return to_text(now - timedelta(days=days))
 
-        paths: list[str] = []
+        files = 0
         if retention.instances_days:
-            paths += retaining.forget_instances(self._store, days_ago(retention.instances_days))
+            files += self._inbox.remove(retaining.forget_instances(self._store, days_ago(retention.instances_days)))
         if retention.objects_days:
-            paths += retaining.forget_objects(self._store, days_ago(retention.objects_days))
-        for path in paths:
-            file = self._settings.data_dir / path
-            # Sent again a moment ago, its row names it once more.
-            if file.exists() and now.timestamp() - file.stat().st_mtime > RETENTION_MARGIN_S:
-                file.unlink()
+            files += self._outbox.remove(retaining.forget_objects(self._store, days_ago(retention.objects_days)))
         rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
-        log.info("retention", files=len(paths), studies=rows)
+        log.info("retention", files=files, studies=rows)
 
     def _write_state(self) -> None:
         """Write who runs for `pacs-agent status`, when it changed."""

@@ -16,13 +16,35 @@ def write_durably(path: Path, parts: Iterable[bytes | memoryview], temporary: Pa
     Raises:
         OSError: the disk refused; nothing is left behind.
     """
+    write_synced(temporary, parts)
+    rename_durably(temporary, path)
+
+
+def write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write *parts* to *path*; on return the bytes survive a power cut, the name perhaps not.
+
+    Raises:
+        OSError: the disk refused; nothing is left behind.
+    """
     try:
-        with temporary.open("wb") as file:
+        with path.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             for part in parts:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def rename_durably(temporary: Path, path: Path) -> None:
+    """Give a synced file its name; on return that survives a power cut.
+
+    Raises:
+        OSError: the disk refused; *temporary* is gone.
+    """
+    try:
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)

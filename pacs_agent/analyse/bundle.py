@@ -26,7 +26,9 @@ FORMAT_VERSION: Final = 1
 MANIFEST_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
 SHIPPED = Path(__file__).parent.parent / "bundles"
-ARCHITECTURES = frozenset({"enhanced_ensemble"})  # those of network.py, which cannot be asked here: it imports torch
+ARCHITECTURES = frozenset(
+    {"enhanced_ensemble", "backbone_ensemble"}
+)  # those of network.py, which cannot be asked here: it imports torch
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_WEIGHTS_BYTES = 4 * 1024**3
 
@@ -74,6 +76,24 @@ class Thresholds(_Part):
     per_part: dict[str, Probability] = {}
 
 
+class GuardSettings(_Part):
+    """What the guard needs beside its tensors (`guard.*` in the weights): see guard.py.
+
+    Attributes:
+        parts: what the body-part head tells apart, in the order of its outputs.
+        part_threshold: a picture is of another part than its header says when that part's probability is greater.
+        distance_threshold: a picture is unlike the training data when its distance is greater.
+        false_alarm_rate: of both together, for which the thresholds were chosen.
+        measured: rates on the hold-out; for people, never read by the program.
+    """
+
+    parts: tuple[str, ...] = Field(min_length=1)
+    part_threshold: Probability
+    distance_threshold: float = Field(gt=0, allow_inf_nan=False)
+    false_alarm_rate: Probability
+    measured: dict[str, JsonValue] = {}
+
+
 class BundleManifest(_Part):
     """What `model.json` says.
 
@@ -82,6 +102,8 @@ class BundleManifest(_Part):
         body_parts: the parts that the model was made for.
         gating: `by_part`: each sample by its own part; `default`: the default weights for every part.
         calibration: None: the probabilities are raw outputs.
+        test_time_flip: the logits are the mean of the picture's and its mirror image's.
+        guard: None: nothing watches for pictures that the model was not made for.
         trained: false: every finding is `undetermined`.
         requires_quality_control_subject: findings only for phantoms (QualityControlSubject YES).
         provenance: data set, split, seed, metrics with intervals; for people, never read by the program.
@@ -97,6 +119,8 @@ class BundleManifest(_Part):
     gating: Literal["by_part", "default"] = "by_part"
     calibration: Calibration | None = None
     thresholds: Thresholds = Thresholds()
+    test_time_flip: bool = False
+    guard: GuardSettings | None = None
     trained: bool
     requires_quality_control_subject: bool
     intended_use: str = Field(min_length=1)

@@ -6,19 +6,37 @@ Never reads a picture's file, never decides: thresholds are the finding's matter
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pacs_agent.analyse.bundle import Bundle
-from pacs_agent.analyse.network import build_network
+from pacs_agent.analyse.guard import TENSORS, Guard, GuardVerdict, make_guard
+from pacs_agent.analyse.network import MEMBERS, GatedEnsemble, Output, build_network
+from pacs_agent.analyse.pixels import InputSpec
 from pacs_agent.errors import BundleError
 
 MAX_CPU_THREADS = 8  # networks this small gain nothing from more, and a busy machine has other work
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What an ensemble and its guard say of N pictures.
+
+    Attributes:
+        probabilities: (N,) of `abnormal`, 0 to 1; NaN where the network gave none.
+        member_probabilities: (N, 3), likewise.
+        verdicts: N; None where the bundle has no guard.
+    """
+
+    probabilities: NDArray[np.float32]
+    member_probabilities: NDArray[np.float32]
+    verdicts: tuple[GuardVerdict | None, ...]
 
 
 class Ensemble:
@@ -35,7 +53,8 @@ class Ensemble:
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.bundle = bundle
         self.device = resolve_device(device)
-        self.network = _load_network(bundle).to(self.device).to(memory_format=torch.channels_last)
+        network, self.guard = _load_network(bundle, self.device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
 
     def predict(
         self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], batch_size: int
@@ -50,30 +69,62 @@ class Ensemble:
         Returns:
             The ensemble's (N,) and its members' (N, 3), 0 to 1. NaN where the network gave none.
         """
-        ensemble: list[Tensor] = []
-        members: list[Tensor] = []
+        examined = self.examine(inputs, body_parts, batch_size)
+        return examined.probabilities, examined.member_probabilities
+
+    def examine(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], batch_size: int) -> Examination:
+        """As `predict`, with the guard's verdict on each picture."""
+        ensemble = [np.zeros(0, np.float32)]
+        members = [np.zeros((0, MEMBERS), np.float32)]
+        verdicts: list[GuardVerdict | None] = []
         for start in range(0, len(inputs), batch_size):
             chunk = slice(start, start + batch_size)
-            logits, member_logits = self._forward(inputs[chunk], body_parts[chunk])
-            ensemble.append(torch.softmax(logits, dim=-1)[:, 1])
-            members.append(torch.softmax(member_logits, dim=-1)[..., 1])
-        if not ensemble:
-            return np.zeros(0, np.float32), np.zeros((0, 3), np.float32)
-        return torch.cat(ensemble).cpu().numpy(), torch.cat(members).cpu().numpy()
+            output = self.forward(inputs[chunk], body_parts[chunk])
+            ensemble.append(torch.softmax(output.logits, dim=-1)[:, 1].cpu().numpy())
+            members.append(torch.softmax(output.member_logits, dim=-1)[..., 1].cpu().numpy())
+            judged = self.guard.judge(output.pooled, body_parts[chunk]) if self.guard else None
+            verdicts += judged if judged is not None else [None] * len(inputs[chunk])
+        return Examination(np.concatenate(ensemble), np.concatenate(members), tuple(verdicts))
 
     @torch.inference_mode()
-    def _forward(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        # bfloat16 on CUDA only: on a CPU it is several times slower than float32.
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits, member_logits = self.network(self._normalised(inputs), body_parts)
-        return logits.float(), member_logits.float()
+    def forward(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None]) -> Output:
+        """One batch through the network: logits and pooled features, on the device."""
+        pictures = normalised(inputs, self.bundle.manifest.input, self.device)
+        return describe(self.network, pictures, body_parts, flip=self.bundle.manifest.test_time_flip)
 
-    def _normalised(self, inputs: NDArray[np.uint8]) -> Tensor:
-        """(N, size, size) uint8 to (N, channels, size, size) float32 on the device, channels last."""
-        spec = self.bundle.manifest.input
-        grey = torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device).float().unsqueeze(1)
-        normalised = grey.div_(255).sub_(spec.mean).div_(spec.std)
-        return normalised.expand(-1, spec.channels, -1, -1).contiguous(memory_format=torch.channels_last)
+
+def describe(
+    network: GatedEnsemble, pictures: Tensor, body_parts: Sequence[str | None] | Tensor, *, flip: bool
+) -> Output:
+    """A batch through a network as the daemon does it.
+
+    Args:
+        network: on the pictures' device, in evaluation mode.
+        pictures: of `normalised`.
+        body_parts: of each.
+        flip: take the mean with the mirror image's.
+    """
+    # bfloat16 on CUDA only: on a CPU it is several times slower than float32.
+    with torch.autocast(pictures.device.type, dtype=torch.bfloat16, enabled=pictures.device.type == "cuda"):
+        output = network.describe(pictures, body_parts)
+        if not flip:
+            return output
+        mirrored = network.describe(pictures.flip(3), body_parts)
+    member_logits = (output.member_logits + mirrored.member_logits) / 2
+    logits = network.combine(member_logits, body_parts)
+    return Output(logits, member_logits, (output.pooled + mirrored.pooled) / 2)
+
+
+def normalised(inputs: NDArray[np.uint8], spec: InputSpec, device: torch.device) -> Tensor:
+    """(N, size, size) uint8 of `model_input` to (N, channels, size, size) float32 on the device, channels last."""
+    grey = torch.from_numpy(np.ascontiguousarray(inputs)).to(device).float().unsqueeze(1)
+    return normalise(grey.div_(255), spec)
+
+
+def normalise(grey: Tensor, spec: InputSpec) -> Tensor:
+    """(N, 1, H, W) of 0 to 1 to (N, channels, H, W), normalised, channels last. The argument is used up."""
+    scaled = grey.sub_(spec.mean).div_(spec.std)
+    return scaled.expand(-1, spec.channels, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -96,18 +147,23 @@ def use_available_cores() -> None:
     torch.set_num_threads(min(len(os.sched_getaffinity(0)), MAX_CPU_THREADS))
 
 
-def _load_network(bundle: Bundle) -> nn.Module:
-    architecture = bundle.manifest.architecture
+def _load_network(bundle: Bundle, device: torch.device) -> tuple[GatedEnsemble, Guard | None]:
+    architecture, settings = bundle.manifest.architecture, bundle.manifest.guard
     try:
         network = build_network(architecture.name, architecture.arguments, gating=bundle.manifest.gating)
-        network.load_state_dict(load_file(bundle.weights_path), strict=True)
+        state = load_file(bundle.weights_path)
+        tensors = {name: state.pop(name).to(device) for name in TENSORS if settings and name in state}
+        network.load_state_dict(state, strict=True)
+        guard = make_guard(settings, tensors) if settings else None
+    except ModuleNotFoundError as error:
+        raise BundleError(f"bundle {bundle.path}: {architecture.name} needs {error.name} (pip install timm)") from error
     except KeyError as error:
-        raise BundleError(f"bundle {bundle.path}: unknown architecture {error}") from error
+        raise BundleError(f"bundle {bundle.path}: {error} is missing") from error
     except TypeError as error:
         raise BundleError(f"bundle {bundle.path}: architecture.arguments: {error}") from error
-    except (RuntimeError, SafetensorError, OSError) as error:
+    except (RuntimeError, SafetensorError, OSError, ValueError) as error:
         # torch tells of every key and shape, a line each; the first is enough to see that it is another network's file.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         what = lines[1] if len(lines) > 1 else lines[0]
         raise BundleError(f"bundle {bundle.path}: weights do not fit {architecture.name}: {what[:200]}") from error
-    return network.eval()
+    return network.eval(), guard

@@ -1,10 +1,12 @@
-"""The networks, defined once for the daemon and for training: the card's ensemble of three residual networks.
+"""The networks, defined once for the daemon and for training: ensembles whose members are weighted by body part.
 
-Enters: normalised pictures and the body part of each. Leaves: logits. Never reads a file, never picks a device, never
-normalises. The names of the parameters are those of the published checkpoint.
+Two architectures: the card's three residual networks, with the parameter names of the published checkpoint, and
+backbones of timm. Enters: normalised pictures and the body part of each. Leaves: logits, and the pooled features that
+the guard looks at. Never reads a file, never picks a device, never normalises, never fetches weights unless asked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -16,6 +18,40 @@ GATED_PARTS = ("shoulder", "elbow")
 MEMBERS = 3
 
 Gating = Literal["by_part", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an ensemble says of N pictures, float32.
+
+    Attributes:
+        logits: (N, num_classes) of the ensemble; the last class is `abnormal`.
+        member_logits: (N, members, num_classes).
+        pooled: (N, features), of all members side by side.
+    """
+
+    logits: Tensor
+    member_logits: Tensor
+    pooled: Tensor
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout, on a CPU with masks made of whole bytes of random bits: there torch's own costs a fifth of a step.
+
+    The probability is then a multiple of 1/256 (0.3 becomes 0.3008), and what is kept is scaled by just that.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero elements at random while training; the identity otherwise."""
+        dropped = round(self.p * 256)
+        if not self.training or x.device.type != "cpu" or not 0 < dropped < 256:
+            return super().forward(x)
+        # The mask lies in memory as the picture does: (N, H, W, C) under channels_last.
+        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        shape = x.permute(0, 2, 3, 1).shape if last else x.shape
+        bits = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
+        mask = (bits[: x.numel()] >= dropped).view(shape).to(x.dtype).mul_(256 / (256 - dropped))
+        return x * (mask.permute(0, 3, 1, 2) if last else mask)
 
 
 class EnhancedBlock(nn.Module):
@@ -38,7 +74,19 @@ class EnhancedBlock(nn.Module):
         return torch.relu(y + self.shortcut(x))
 
 
-class BaseModel(nn.Module):
+class Member(nn.Module):
+    """One network of an ensemble."""
+
+    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to logits (N, num_classes) and pooled features (N, features), float32."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to logits (N, num_classes)."""
+        return self.describe(x)[0]
+
+
+class BaseModel(Member):
     """One member: three residual stages, spatial attention, global average, a linear layer. 700,547 parameters."""
 
     def __init__(self, num_classes: int = 2) -> None:
@@ -48,20 +96,34 @@ class BaseModel(nn.Module):
         self.layer1 = nn.Sequential(EnhancedBlock(16, 32, 2), EnhancedBlock(32, 32))
         self.layer2 = nn.Sequential(EnhancedBlock(32, 64, 2), EnhancedBlock(64, 64))
         self.layer3 = nn.Sequential(EnhancedBlock(64, 128, 2), EnhancedBlock(128, 128))
-        self.dropout0 = nn.Dropout(0.3)
-        self.dropout1 = nn.Dropout(0.4)
-        self.dropout2 = nn.Dropout(0.4)
-        self.dropout3 = nn.Dropout(0.5)
+        self.dropout0 = Dropout(0.3)
+        self.dropout1 = Dropout(0.4)
+        self.dropout2 = Dropout(0.4)
+        self.dropout3 = Dropout(0.5)
         self.attention = nn.Sequential(nn.Conv2d(128, 64, 1), nn.ReLU(), nn.Conv2d(64, 1, 1), nn.Sigmoid())
         self.fc = nn.Linear(128, num_classes)
 
+    def stages(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The maps of each stage, the last one attended: 16, 32, 64 and 128 channels at 1, 1/2, 1/4 and 1/8 size."""
+        first = self.dropout0(torch.relu(self.bn1(self.conv1(x))))
+        second = self.dropout1(self.layer1(first))
+        third = self.dropout2(self.layer2(second))
+        fourth = self.dropout3(self.layer3(third))
+        return first, second, third, fourth * self.attention(fourth)
+
     def features(self, x: Tensor) -> Tensor:
         """The attended feature maps: (N, 3, H, W) to (N, 128, H / 8, W / 8)."""
-        x = self.dropout0(torch.relu(self.bn1(self.conv1(x))))
-        x = self.dropout1(self.layer1(x))
-        x = self.dropout2(self.layer2(x))
-        x = self.dropout3(self.layer3(x))
-        return cast(Tensor, x * self.attention(x))
+        return self.stages(x)[-1]
+
+    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, num_classes), and every stage's maps averaged over the picture: (N, 240), float32.
+
+        The early stages tell texture, which no label asks for: they are what betrays a picture from elsewhere.
+        """
+        stages = self.stages(x)
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = torch.cat([stage.float().mean(dim=(2, 3)) for stage in stages], dim=1)
+        return self.classify(stages[-1]), pooled
 
     def classify(self, features: Tensor) -> Tensor:
         """Feature maps to logits (N, num_classes), in float32 even under autocast: bfloat16 has three digits."""
@@ -73,24 +135,45 @@ class BaseModel(nn.Module):
         return self.classify(self.features(x))
 
 
-class EnhancedEnsemble(nn.Module):
-    """Three members and the weights that combine their logits by body part. 2,102,290 parameters.
+class Backbone(Member):
+    """One member of timm: its features, global average pool, dropout, a linear layer."""
+
+    def __init__(self, name: str, num_classes: int, *, dropout: float = 0.0, pretrained: bool = False) -> None:
+        super().__init__()
+        import timm  # noqa: PLC0415 - only for bundles of this architecture; the card's run without it
+
+        body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        self.body = body
+        self.dropout = Dropout(dropout)
+        self.fc = nn.Linear(body.num_features, num_classes)
+
+    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to logits (N, num_classes) and pooled features (N, features), float32."""
+        pooled = self.body(x).float()
+        with torch.autocast(x.device.type, enabled=False):
+            return self.fc(self.dropout(pooled)), pooled
+
+
+class GatedEnsemble(nn.Module):
+    """Three members and the weights that combine their logits by body part.
 
     Shoulders and elbows have a gate each, which sees the members' logits; other parts, and samples without one, share
     `default_weights`. Each sample is gated by its own part.
 
     Args:
+        members: three networks with `describe`.
         num_classes: logits of each member.
         gating: `by_part`, or `default`: `default_weights` for every part. The published checkpoint needs the latter:
             its gates were never trained, because the data set's names did not match their keys.
     """
 
-    def __init__(self, num_classes: int = 2, *, gating: Gating = "by_part") -> None:
+    def __init__(self, members: Sequence[Member], num_classes: int, *, gating: Gating) -> None:
         super().__init__()
         self.gating = gating
-        self.model1 = BaseModel(num_classes)
-        self.model2 = BaseModel(num_classes)
-        self.model3 = BaseModel(num_classes)
+        self.model1: Member
+        self.model2: Member
+        self.model3: Member
+        self.model1, self.model2, self.model3 = members
         self.part_attention = nn.ModuleDict(
             {
                 part.upper(): nn.Sequential(
@@ -102,7 +185,7 @@ class EnhancedEnsemble(nn.Module):
         self.default_weights = nn.Parameter(torch.ones(MEMBERS))
 
     @property
-    def members(self) -> tuple[BaseModel, ...]:
+    def members(self) -> tuple[Member, ...]:
         """The three networks."""
         return (self.model1, self.model2, self.model3)
 
@@ -151,15 +234,59 @@ class EnhancedEnsemble(nn.Module):
         Returns:
             (N, num_classes) and (N, 3, num_classes), float32; the last class is `abnormal`.
         """
-        member_logits = torch.stack([member(x) for member in self.members], dim=1)
-        return self.combine(member_logits, body_parts), member_logits
+        output = self.describe(x, body_parts)
+        return output.logits, output.member_logits
+
+    def describe(self, x: Tensor, body_parts: Sequence[str | None] | Tensor) -> Output:
+        """As `forward`, with the members' pooled features side by side."""
+        described = [member.describe(x) for member in self.members]
+        member_logits = torch.stack([logits for logits, _ in described], dim=1).float()
+        pooled = torch.cat([features for _, features in described], dim=1)
+        return Output(self.combine(member_logits, body_parts), member_logits, pooled)
 
 
-ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {"enhanced_ensemble": EnhancedEnsemble}
+class EnhancedEnsemble(GatedEnsemble):
+    """The card's: three `BaseModel`. 2,102,290 parameters.
+
+    Args:
+        num_classes: logits of each member.
+        gating: as in `GatedEnsemble`.
+    """
+
+    model1: BaseModel
+    model2: BaseModel
+    model3: BaseModel
+
+    def __init__(self, num_classes: int = 2, *, gating: Gating = "by_part") -> None:
+        super().__init__([BaseModel(num_classes) for _ in range(MEMBERS)], num_classes, gating=gating)
+
+
+class BackboneEnsemble(GatedEnsemble):
+    """Three backbones of timm.
+
+    Args:
+        backbones: three names of timm.
+        num_classes: logits of each member.
+        gating: as in `GatedEnsemble`.
+
+    Raises:
+        ModuleNotFoundError: timm is not installed.
+    """
+
+    def __init__(self, backbones: Sequence[str], num_classes: int = 2, *, gating: Gating = "by_part") -> None:
+        if len(backbones) != MEMBERS:
+            raise TypeError(f"backbones must be {MEMBERS} names of timm")
+        super().__init__([Backbone(name, num_classes) for name in backbones], num_classes, gating=gating)
+
+
+ARCHITECTURES: Mapping[str, Callable[..., GatedEnsemble]] = {
+    "enhanced_ensemble": EnhancedEnsemble,
+    "backbone_ensemble": BackboneEnsemble,
+}
 """By the name in a bundle's manifest."""
 
 
-def build_network(name: str, arguments: Mapping[str, Any], *, gating: Gating) -> nn.Module:
+def build_network(name: str, arguments: Mapping[str, Any], *, gating: Gating) -> GatedEnsemble:
     """A network with fresh weights.
 
     Args:
@@ -170,5 +297,7 @@ def build_network(name: str, arguments: Mapping[str, Any], *, gating: Gating) ->
     Raises:
         KeyError: no such architecture.
         TypeError: arguments that it does not take.
+        ModuleNotFoundError: it is of timm, which is not installed.
+        RuntimeError: timm has no backbone of that name.
     """
     return ARCHITECTURES[name](**arguments, gating=gating)

@@ -9,7 +9,7 @@ Messages, each one JSON object:
     configuration  {bundle, weights_sha256, device, batch_images, max_pixels, memory_limit_mb, parent_pid}
                    → {"ready": true, "device": …} or {"error": line}
     request        {"images": [{key, path, body_part}, …]}
-                   → {"images": [{key, abnormal_probability, member_probabilities, reason}, …]}, in the same order
+                   → {"images": [{key, abnormal_probability, member_probabilities, reason, doubt}, …]}, same order
 """
 
 import ctypes
@@ -81,6 +81,7 @@ def _analyse(
             "abnormal_probability": None,
             "member_probabilities": [],
             "reason": picture if isinstance(picture, str) else None,
+            "doubt": None,
         }
         for image, picture in zip(images, decoded, strict=True)
     ]
@@ -88,10 +89,16 @@ def _analyse(
         return answers
     inputs = np.stack([picture for picture in decoded if not isinstance(picture, str)])
     body_parts = [images[index]["body_part"] for index in readable]
-    probabilities, members = ensemble.predict(inputs, body_parts, batch_images)
-    for index, probability, of_members in zip(readable, probabilities.tolist(), members.tolist(), strict=True):
+    found = ensemble.examine(inputs, body_parts, batch_images)
+    for index, probability, of_members, verdict in zip(
+        readable, found.probabilities.tolist(), found.member_probabilities.tolist(), found.verdicts, strict=True
+    ):
         if all(map(math.isfinite, (probability, *of_members))):
-            answers[index].update(abnormal_probability=probability, member_probabilities=of_members)
+            answers[index].update(
+                abnormal_probability=probability,
+                member_probabilities=of_members,
+                doubt=verdict.reason if verdict else None,
+            )
         else:  # NaN is not greater than any threshold: it would read as normal
             answers[index]["reason"] = "the network gave no probability"
     return answers

@@ -1,5 +1,6 @@
 """The outbox: objects' bytes made safe, and the policy of which destination gets them when. Never sends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -68,6 +69,14 @@ class Outbox:
         for path in self._root.iterdir():
             if str(path.relative_to(self._data_dir)) not in named:
                 path.unlink()
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Remove objects that retention took from their rows; returns how many."""
+        removed = 0
+        for name in paths:
+            (self._data_dir / name).unlink(missing_ok=True)
+            removed += 1
+        return removed
 
     def deliveries(self, sr_class: str, received_at: str) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
         """Where an object of *sr_class* goes: destination to status and deadline."""

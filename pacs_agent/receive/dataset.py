@@ -1,8 +1,10 @@
 """An encoded data set as received: bytes in, header facts and the place of the pixel data out. Never decodes pixels.
 
-Nothing here trusts the sender: a deflated data set is inflated with a bound, a broken one is one clear error.
+Nothing here trusts the sender: of a deflated data set no more than the header is kept in memory, a broken one is one
+clear error.
 """
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,14 +17,22 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError
 from pacs_agent.study.instance import Instance, is_valid_uid
 
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, integer pixel data
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double float, integer pixel data
+# Bounds of a header that had to be inflated; of others the sender had to send every byte.
+_MAX_INFLATED_HEADER_BYTES = 4 << 20
+_MAX_INFLATED_ELEMENTS = 10_000
+_INFLATED_CHUNK_BYTES = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_TAIL_BYTES = 4096  # where the end of encapsulated pixel data is looked for
 _SEQUENCE_DELIMITATIONS = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")  # little, big endian
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedDataSet:
-    """Header facts, and the encoded pixel data with all that follows it (empty where there is none)."""
+    """Header facts, and the encoded pixel data with all that follows it.
+
+    `pixels` is empty where there are none, and their SHA-256 where they had to be inflated.
+    """
 
     facts: Instance
     pixels: memoryview
@@ -39,16 +49,22 @@ def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_b
     Raises:
         NotUnderstoodError: it cannot be read, or lacks a usable UID.
     """
+    rest: _Inflation | None = None
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        encoded = memoryview(_inflate(encoded.getbuffer() if isinstance(encoded, BytesIO) else encoded, max_bytes))
+        rest = _Inflation(encoded.getbuffer() if isinstance(encoded, BytesIO) else encoded, max_bytes)
+        encoded = memoryview(rest.read(_MAX_INFLATED_HEADER_BYTES))
     stream = encoded if isinstance(encoded, BytesIO) else BytesIO(encoded)
     stream.seek(0)
     encoded = stream.getbuffer()
     found_pixels = False
     last_end: int | None = None  # where the latest element says that it ends; None: undefined length
+    elements = 0
 
     def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        nonlocal found_pixels, last_end
+        nonlocal found_pixels, last_end, elements
+        elements += 1
+        if rest and elements > _MAX_INFLATED_ELEMENTS:
+            raise NotUnderstoodError
         found_pixels = tag in _PIXEL_TAGS
         last_end = None if length == _UNDEFINED_LENGTH else stream.tell() + length
         return found_pixels
@@ -65,6 +81,8 @@ def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_b
     except Exception as error:
         raise NotUnderstoodError(f"the data set cannot be read: {type(error).__name__}") from error
     if not found_pixels:
+        if rest and not rest.is_finished:
+            raise NotUnderstoodError("the deflated data set's header is too large")
         _check_ended(encoded, end, last_end)
     for name, uid in (
         ("SOPInstanceUID", facts.sop_instance_uid),
@@ -75,8 +93,12 @@ def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_b
         if not is_valid_uid(uid):
             raise NotUnderstoodError(f"{name} is absent or not a UID")
     pixels = encoded[end:]
+    if found_pixels and rest:
+        length, digest, tail = rest.drain(pixels)
+        _check_whole(bytes(pixels[:12]), length, tail, transfer_syntax_uid)
+        return ReceivedDataSet(facts, memoryview(digest))
     if found_pixels:
-        _check_whole(pixels, transfer_syntax_uid)
+        _check_whole(bytes(pixels[:12]), len(pixels), pixels[-_TAIL_BYTES:], transfer_syntax_uid)
     return ReceivedDataSet(facts, pixels)
 
 
@@ -99,30 +121,66 @@ def _check_ended(encoded: memoryview, end: int, last_end: int | None) -> None:
         raise NotUnderstoodError(f"the data set ends within an element, {len(encoded)} bytes")
 
 
-def _check_whole(pixels: memoryview, transfer_syntax_uid: str) -> None:
-    """Refuse a data set cut within its native pixel data. PS3.5 7.1"""
+def _check_whole(head: bytes, received: int, tail: memoryview, transfer_syntax_uid: str) -> None:
+    """Refuse a data set cut within its native pixel data. PS3.5 7.1
+
+    Args:
+        head: the first twelve bytes of the pixel data element.
+        received: bytes from there to the end of the data set.
+        tail: the last of them.
+        transfer_syntax_uid: how they are encoded.
+    """
     order: Literal["big", "little"] = "big" if transfer_syntax_uid == ExplicitVRBigEndian else "little"
     if transfer_syntax_uid == ImplicitVRLittleEndian:
-        header, length = 8, int.from_bytes(pixels[4:8], "little")
+        header, length = 8, int.from_bytes(head[4:8], "little")
     else:  # OB, OW, OF, OD: two reserved bytes, then a 32-bit length
-        header, length = 12, int.from_bytes(pixels[8:12], order)
+        header, length = 12, int.from_bytes(head[8:12], order)
     if length == _UNDEFINED_LENGTH:
         # Encapsulated: closed by a sequence delimitation item, PS3.5 A.4. Trailing elements may follow it.
-        if b"\xfe\xff\xdd\xe0" not in bytes(pixels[-4096:]):
+        if b"\xfe\xff\xdd\xe0" not in bytes(tail):
             raise NotUnderstoodError("the data set ends within its encapsulated pixel data")
-    elif len(pixels) < header + length:
-        raise NotUnderstoodError(f"the data set ends within its pixel data: {len(pixels) - header} of {length} bytes")
+    elif received < header + length:
+        raise NotUnderstoodError(f"the data set ends within its pixel data: {received - header} of {length} bytes")
 
 
-def _inflate(encoded: memoryview, max_bytes: int) -> bytes:
-    """PS3.5 A.5: a raw deflate stream."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(encoded, max_bytes)
-    except zlib.error as error:
-        raise NotUnderstoodError("the deflated data set cannot be inflated") from error
-    if len(inflated) >= max_bytes:
-        raise NotUnderstoodError(f"the deflated data set is larger than {max_bytes >> 20} MB")
-    if not inflater.eof:
-        raise NotUnderstoodError("the deflated data set ends before its end")
-    return inflated
+class _Inflation:
+    """A raw deflate stream (PS3.5 A.5), inflated piece by piece up to a bound.
+
+    Raises:
+        NotUnderstoodError: from every method, where the stream is broken, cut, or larger than *max_bytes*.
+    """
+
+    def __init__(self, deflated: memoryview, max_bytes: int) -> None:
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._left: memoryview | bytes = deflated
+        self._max_bytes = max_bytes
+        self._done = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stream's end was reached."""
+        return self._inflater.eof
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, at most *count*; fewer only at the end."""
+        try:
+            inflated = self._inflater.decompress(self._left, count)
+            self._left = self._inflater.unconsumed_tail
+        except zlib.error as error:
+            raise NotUnderstoodError("the deflated data set cannot be inflated") from error
+        self._done += len(inflated)
+        if self._done >= self._max_bytes:
+            raise NotUnderstoodError(f"the deflated data set is larger than {self._max_bytes >> 20} MB")
+        if not self.is_finished and len(inflated) < count:
+            raise NotUnderstoodError("the deflated data set ends before its end")
+        return inflated
+
+    def drain(self, begun: memoryview) -> tuple[int, bytes, memoryview]:
+        """Inflate the rest and throw it away: length, SHA-256 and last bytes of *begun* and all that follows."""
+        digest, length, tail = hashlib.sha256(begun), len(begun), bytes(begun[-_TAIL_BYTES:])
+        while not self.is_finished:
+            chunk = self.read(_INFLATED_CHUNK_BYTES)
+            digest.update(chunk)
+            length += len(chunk)
+            tail = (tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        return length, digest.digest(), memoryview(tail)

@@ -11,22 +11,20 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_file_meta_info
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
 
-from pacs_agent.durable import sync_directory, write_durably
+from pacs_agent.durable import rename_durably, sync_directory, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
-from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_agent.receive.dataset import ReceivedDataSet, read_received
+from pacs_agent.receive.part10 import file_head, read_part10
 from pacs_agent.record import receiving
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import to_text
@@ -35,9 +33,9 @@ from pacs_agent.study.instance import Instance
 
 log = structlog.get_logger()
 
-Outcome = Literal["new", "revision", "duplicate"]
 # Facts that change no decision: how it was encoded, and which machine says it made it.
 _INDIFFERENT = ("transfer_syntax_uid", "station_name", "manufacturer", "manufacturer_model_name")
+_HASHED_BESIDE_BYTES = 2 << 20
 
 
 class DataDirectory:
@@ -84,11 +82,15 @@ class Inbox:
     ) -> None:
         self._data_dir = data_dir
         self._store = store
+        self._reception = receiving.Reception(store)
         self._assess = assess
         self._min_free_bytes = min_free_bytes
         self._max_instance_bytes = max_instance_bytes
         self._root = data_dir / "inbox"
         self._tmp = self._root / "tmp"
+        self._lock = threading.Lock()
+        self._in_hand: Counter[Path] = Counter()  # files between their rename and their row, which `remove` spares
+        self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="digest")
         # All folders beforehand, each with its name on disk: a new one would cost a further fsync at the wrong moment.
         self._root.mkdir(exist_ok=True, mode=0o700)
         for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
@@ -96,7 +98,7 @@ class Inbox:
         sync_directory(self._root)
         sync_directory(data_dir)
 
-    def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> Outcome:
+    def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> receiving.Outcome:
         """Keep an instance; on return it survives a power cut.
 
         Args:
@@ -109,20 +111,50 @@ class Inbox:
         """
         facts = received.facts
         self.check_space()
-        sha256 = _digest(facts.transfer_syntax_uid, encoded)
         current = receiving.current_instance(self._store, facts.sop_instance_uid)
-        is_kept = current is not None and current.path is not None and (self._data_dir / current.path).exists()
-        if current and is_kept and (current.sha256 == sha256 or self._is_same(current, received)):
+        digest = self._digest_of(facts.transfer_syntax_uid, encoded)
+        if (
+            current
+            and self._is_kept(current)
+            and (current.sha256 == digest.result() or self._is_same(current, received))
+        ):
             return "duplicate"
-        path = self._root / sha256[:2] / f"{sha256}.dcm"
+        temporary = self._tmp / f"{threading.get_ident()}.dcm"
         try:
-            header = DicomBytesIO()
-            header.write(b"\0" * 128 + b"DICM")
-            write_file_meta_info(header, _file_meta(facts, calling_ae_title), enforce_standard=True)
-            write_durably(path, (header.getvalue(), encoded), self._tmp / f"{threading.get_ident()}-{path.name}")
+            # Writing waits for the disk and hashing for the processor: neither waits for the other.
+            write_synced(temporary, (file_head(facts, calling_ae_title), encoded))
+            sha256 = digest.result()
+            path = self._root / sha256[:2] / f"{sha256}.dcm"
+            with self._spared(path):
+                rename_durably(temporary, path)
+                return self._register(path, facts, sha256, len(encoded), calling_ae_title, self._store.clock())
         except OSError as error:
             raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
-        return self._register(path, facts, sha256, len(encoded), calling_ae_title, self._store.clock())
+
+    @contextmanager
+    def _spared(self, path: Path) -> Iterator[None]:
+        with self._lock:
+            self._in_hand[path] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_hand -= Counter([path])
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Remove files that retention took from their rows, unless one was sent again meanwhile; returns how many.
+
+        Args:
+            paths: relative to the data directory.
+        """
+        removed = 0
+        for name in paths:
+            path = self._data_dir / name
+            with self._lock:
+                if not self._in_hand[path] and not receiving.is_named(self._store, name) and path.exists():
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def check_space(self) -> None:
         """Raise `OutOfResourcesError` while less than the floor is free."""
@@ -163,9 +195,8 @@ class Inbox:
 
     def _register(
         self, path: Path, facts: Instance, sha256: str, size_bytes: int, calling_ae_title: str, moment: datetime
-    ) -> Outcome:
-        return receiving.accept(
-            self._store,
+    ) -> receiving.Outcome:
+        return self._reception.accept(
             receiving.Receipt(
                 facts=facts,
                 eligibility=self._assess(facts, moment.date()),
@@ -177,13 +208,25 @@ class Inbox:
             ),
         )
 
+    def _digest_of(self, transfer_syntax_uid: str, encoded: memoryview) -> Future[str]:
+        """In another thread where that is worth its while."""
+        if len(encoded) > _HASHED_BESIDE_BYTES:
+            return self._hashing.submit(_digest, transfer_syntax_uid, encoded)
+        done: Future[str] = Future()
+        done.set_result(_digest(transfer_syntax_uid, encoded))
+        return done
+
+    def _is_kept(self, current: receiving.StoredInstance) -> bool:
+        return current.path is not None and (self._data_dir / current.path).exists()
+
     def _is_same(self, current: receiving.StoredInstance, received: ReceivedDataSet) -> bool:
         """Whether a second receipt says nothing new: routers re-encode, and group 0002 is theirs."""
         without: dict[str, Any] = dict.fromkeys(_INDIFFERENT, "")
         if dataclasses.replace(current.facts, **without) != dataclasses.replace(received.facts, **without):
             return False
         if current.facts.transfer_syntax_uid != received.facts.transfer_syntax_uid:
-            return True
+            # Without decoding there is no telling which revision's picture this is, where there are several.
+            return current.is_only
         try:
             meta, encoded = read_part10(self._data_dir / str(current.path))
             stored = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
@@ -192,34 +235,7 @@ class Inbox:
         return stored.pixels == received.pixels
 
 
-def read_part10(path: Path) -> tuple[FileMetaDataset, memoryview]:
-    """Group 0002 and the encoded data set of a file in the inbox.
-
-    Raises:
-        NotUnderstoodError: it is not a Part 10 file.
-    """
-    try:
-        meta = read_file_meta_info(path)
-        # PS3.10 7.1: preamble, prefix, the group length element, then as many bytes as that says.
-        offset = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
-    except Exception as error:
-        raise NotUnderstoodError(f"not a Part 10 file: {type(error).__name__}") from error
-    return meta, memoryview(path.read_bytes())[offset:]
-
-
 def _digest(transfer_syntax_uid: str, encoded: memoryview) -> str:
     digest = hashlib.sha256(transfer_syntax_uid.encode("ascii") + b"\0")
     digest.update(encoded)
     return digest.hexdigest()
-
-
-def _file_meta(facts: Instance, calling_ae_title: str) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(facts.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(facts.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(facts.transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    # PS3.10 7.1: who sent it; the row is rebuilt from this if it was lost.
-    meta.SendingApplicationEntityTitle = calling_ae_title
-    return meta

@@ -6,7 +6,7 @@ Every status that a sender gets is decided in `_status_of`.
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import structlog
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError, OutOfResourcesError
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs_agent.receive.connection import BoundedServer, BoundedSocket
+from pacs_agent.receive.connection import BoundedServer, BoundedSocket, hang_up
 from pacs_agent.receive.contexts import supported_contexts
 from pacs_agent.receive.dataset import check_request, read_received
 from pacs_agent.receive.inbox import Inbox
@@ -43,6 +43,7 @@ class _Connection:
     """What is known of an open connection; lost with it, and nothing that matters is."""
 
     socket: BoundedSocket
+    since: float = field(default_factory=time.monotonic)
     is_established: bool = False
     is_storing: bool = False
     study_instance_uid: str | None = None
@@ -92,9 +93,8 @@ class Listener:
             ],
             server_class=BoundedServer,
         )
-        server.max_connections = settings.max_associations + settings.max_pending_connections
         server.handshake_timeout_s = settings.association_timeout_seconds
-        server.count_connections = lambda: len(self._open())
+        server.make_room = self._make_room
         # AE.shutdown and BoundedServer.shutdown expect to find it here, as AE.start_server would have put it.
         self._ae._servers.append(server)
         self._server = server
@@ -131,6 +131,33 @@ class Listener:
             for association in [each for each in self._connections if each.ident is not None and not each.is_alive()]:
                 del self._connections[association]
             return dict(self._connections)
+
+    def _make_room(self) -> bool:
+        """Whether one more connection fits; where not, the oldest that never became an association gives way.
+
+        A good sender is past that within moments, so that whoever holds connections open in silence loses them first.
+        """
+        open_now = self._open()
+        newcomers = self._server.newcomers if self._server else {}
+        if len(open_now) + len(newcomers) < self._settings.max_associations + self._settings.max_pending_connections:
+            return True
+        idle: list[tuple[float, Any, Any, str]] = [
+            *((each.since, address, each.socket, address[0]) for address, each in list(newcomers.items())),
+            *(
+                (each.since, association, each.socket.socket, association.requestor.address)
+                for association, each in open_now.items()
+                if not each.is_established
+            ),
+        ]
+        if not idle:
+            return False
+        _, key, sock, address = min(idle, key=lambda each: each[0])
+        newcomers.pop(key, None)
+        with self._lock:
+            self._connections.pop(key, None)
+        hang_up(sock)
+        log.warning("connection closed: the oldest of too many without an association", address=address)
+        return True
 
     def _on_open(self, event: evt.Event) -> None:
         association = event.assoc
@@ -189,6 +216,8 @@ class Listener:
         try:
             return self._status_of(event, connection)
         finally:
+            # pynetdicom keeps the request until the next one is there: two instances a sender instead of one.
+            event.request.DataSet = None
             if connection:
                 connection.is_storing = False
 

@@ -1,18 +1,30 @@
-"""What the inbox writes: instances and the studies they belong to."""
+"""What the inbox writes: instances and the studies they belong to.
 
+Every instance on its way in passes here, so `accept` speaks constant SQL: SQLAlchemy's expressions would cost more than
+SQLite does.
+"""
+
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from pacs_agent.errors import DatabaseError
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import instance, study
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
 
+Outcome = Literal["new", "revision", "duplicate"]
 LOST = "its file is missing from the inbox"
 IDENTITY = ("patient_id", "issuer_of_patient_id", "patient_birth_date", "accession_number")
+_FACTS = (
+    *IDENTITY, "sop_instance_uid", "sop_class_uid", "series_instance_uid", "study_instance_uid",
+    "transfer_syntax_uid", "study_date", "station_name", "manufacturer", "manufacturer_model_name",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,144 +40,230 @@ class Receipt:
     received_at: str
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A receipt on its way into the record."""
+
+    receipt: Receipt
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    is_done: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class StoredInstance:
-    """The current revision of a SOP Instance UID."""
+    """The current revision of a SOP Instance UID; `is_only`: it never had another."""
 
     facts: Instance
     path: str | None
     sha256: str
+    is_only: bool
+
+
+_CURRENT = """
+SELECT facts, path, sha256, (SELECT count(*) FROM instance WHERE sop_instance_uid = i.sop_instance_uid) AS revisions
+FROM instance i WHERE sop_instance_uid = ? AND is_current
+"""
+_REVISIONS = "SELECT id, sha256, revision, path, reason, is_current FROM instance WHERE sop_instance_uid = ?"
+_SUPERSEDE = "UPDATE instance SET is_current = 0 WHERE sop_instance_uid = ?"
+_ADD_INSTANCE = """
+INSERT INTO instance (study_id, sop_instance_uid, revision, is_current, series_instance_uid, sop_class_uid,
+  transfer_syntax_uid, path, sha256, size_bytes, facts, calling_ae_title, received_at, status, reason)
+VALUES (:study_id, :sop_instance_uid, :revision, 1, :series_instance_uid, :sop_class_uid,
+  :transfer_syntax_uid, :path, :sha256, :size_bytes, :json, :calling_ae_title, :received_at, :status, :reason)
+"""
+# What an analysis said of it is said no longer: it waits anew.
+_REVIVE = """
+UPDATE instance SET is_current = 1, path = :path, calling_ae_title = :calling_ae_title, received_at = :received_at,
+  status = :status, reason = :reason, body_part = NULL, body_part_source = NULL, laterality = NULL,
+  laterality_source = NULL, abnormal_probability = NULL, member_probabilities = NULL
+WHERE id = :id
+"""
+_GIVE_BACK = "UPDATE instance SET path = :path WHERE id = :id"
+_GIVE_BACK_LOST = "UPDATE instance SET path = :path, status = :status, reason = :reason WHERE id = :id"
+# What is not analysed (our own report coming back from the PACS above all) must not open a finished study again.
+_MOVE_STUDY = """
+UPDATE study SET last_received_at = max(last_received_at, :received_at),
+  waiting_since = iif(:is_eligible, coalesce(waiting_since, :received_at), waiting_since),
+  state = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), 'receiving', state),
+  reason = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), NULL, reason)
+WHERE study_instance_uid = :study_instance_uid
+"""
+_ADD_STUDY = """
+INSERT INTO study (study_instance_uid, state, accepted, alone, deaths, calling_ae_title, patient_id,
+  issuer_of_patient_id, patient_birth_date, accession_number, study_date, station_name, manufacturer,
+  manufacturer_model_name, received_at, last_received_at, waiting_since)
+VALUES (:study_instance_uid, 'receiving', 0, 0, 0, :calling_ae_title, :patient_id,
+  :issuer_of_patient_id, :patient_birth_date, :accession_number, :study_date, :station_name, :manufacturer,
+  :manufacturer_model_name, :received_at, :received_at, :received_at)
+"""
+_STUDY = "SELECT * FROM study WHERE study_instance_uid = ?"
+_SAID = """
+SELECT DISTINCT json_extract(facts, '$.patient_id') AS patient_id,
+  json_extract(facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
+  json_extract(facts, '$.patient_birth_date') AS patient_birth_date,
+  json_extract(facts, '$.accession_number') AS accession_number
+FROM instance WHERE study_id = ? AND is_current
+"""
 
 
 def current_instance(store: Store, sop_instance_uid: str) -> StoredInstance | None:
     """The revision that counts, if the instance was ever received."""
-    rows = store.rows(
-        select(instance.c.facts, instance.c.path, instance.c.sha256).where(
-            instance.c.sop_instance_uid == sop_instance_uid, instance.c.is_current
-        )
-    )
-    return StoredInstance(Instance.from_json(rows[0].facts), rows[0].path, rows[0].sha256) if rows else None
+    with store.read() as connection:
+        row = connection.exec_driver_sql(_CURRENT, (sop_instance_uid,)).first()
+    return StoredInstance(Instance.from_json(row.facts), row.path, row.sha256, row.revisions == 1) if row else None
 
 
-def accept(store: Store, receipt: Receipt) -> Literal["new", "revision", "duplicate"]:
-    """Write an instance's row and move its study; durable on return."""
-    facts = receipt.facts
+class Reception:
+    """Receipts become rows. Those that come while another is being committed are committed together: one sync for all.
+
+    Args:
+        store: the record.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._is_writing = False
+
+    def accept(self, receipt: Receipt) -> Outcome:
+        """As `accept`, from any thread.
+
+        Raises:
+            SQLAlchemyError: the row, or the transaction that it shared, was not written.
+        """
+        mine = _Waiting(receipt)
+        with self._changed:
+            self._waiting.append(mine)
+            while self._is_writing and not mine.is_done:
+                self._changed.wait()
+            batch: list[_Waiting] = []
+            if not mine.is_done:
+                self._is_writing = True
+                batch, self._waiting = self._waiting, []
+        if batch:
+            try:
+                self._write(batch)
+            finally:
+                with self._changed:
+                    self._is_writing = False
+                    for each in batch:
+                        each.is_done = True
+                    self._changed.notify_all()
+        if mine.outcome is None:
+            raise mine.error or DatabaseError("the transaction failed")
+        return mine.outcome
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        try:
+            with self._store.write() as connection:
+                outcomes = [_accept(connection, each.receipt) for each in batch]
+        except (SQLAlchemyError, ValueError) as error:
+            # Locked or full is everybody's; anything else is one receipt's, and the others must not suffer.
+            if len(batch) == 1 or isinstance(error, OperationalError):
+                for each in batch:
+                    each.error = error
+            else:
+                for each in batch:
+                    self._write([each])
+        else:
+            for each, outcome in zip(batch, outcomes, strict=True):
+                each.outcome = outcome
+
+
+def accept(store: Store, receipt: Receipt) -> Outcome:
+    """Write an instance's row and move its study; durable on return.
+
+    An earlier revision that is sent again counts again: the sender's latest word stands.
+    """
     with store.write() as connection:
-        earlier = connection.execute(
-            select(instance.c.id, instance.c.sha256, instance.c.revision, instance.c.path, instance.c.reason)
-            .where(instance.c.sop_instance_uid == facts.sop_instance_uid)
-            .order_by(instance.c.revision)
-        ).all()
-        same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
-        if same is not None:
-            if same.path is None:
-                _give_back(connection, same.id, receipt, was_lost=same.reason == LOST)
-            return "duplicate"
-        study_id = _study_of(connection, receipt)
-        if earlier:
-            connection.execute(
-                update(instance).where(instance.c.sop_instance_uid == facts.sop_instance_uid).values(is_current=False)
-            )
-        connection.execute(
-            insert(instance).values(
-                study_id=study_id,
-                sop_instance_uid=facts.sop_instance_uid,
-                revision=len(earlier) + 1,
-                is_current=True,
-                series_instance_uid=facts.series_instance_uid,
-                sop_class_uid=facts.sop_class_uid,
-                transfer_syntax_uid=facts.transfer_syntax_uid,
-                path=receipt.path,
-                sha256=receipt.sha256,
-                size_bytes=receipt.size_bytes,
-                facts=facts.to_json(),
-                calling_ae_title=receipt.calling_ae_title,
-                received_at=receipt.received_at,
-                status=receipt.eligibility.status,
-                reason=receipt.eligibility.reason,
-            )
-        )
-        if earlier:
-            add_event(
-                connection,
-                receipt.received_at,
-                "instance revised",
-                study_instance_uid=facts.study_instance_uid,
-                sop_instance_uid=facts.sop_instance_uid,
-                detail=f"revision {len(earlier) + 1}: other pixels, identity or decision-relevant elements",
-            )
-        _settle_identity(connection, study_id, receipt)
-        return "revision" if earlier else "new"
+        return _accept(connection, receipt)
 
 
-def _give_back(connection: Connection, instance_id: int, receipt: Receipt, *, was_lost: bool) -> None:
-    """An instance whose file was gone came again: its row names the file, and where it was lost it waits anew."""
-    values: dict[str, Any] = {"path": receipt.path}
-    if was_lost:
-        values |= {"status": receipt.eligibility.status, "reason": receipt.eligibility.reason}
-        _study_of(connection, receipt)
-    connection.execute(update(instance).where(instance.c.id == instance_id).values(**values))
-
-
-def _study_of(connection: Connection, receipt: Receipt) -> int:
-    """The study's row, made or moved on: an eligible instance opens it again."""
-    facts, now = receipt.facts, receipt.received_at
-    row = connection.execute(select(study).where(study.c.study_instance_uid == facts.study_instance_uid)).first()
-    if row is None:
+def _accept(connection: Connection, receipt: Receipt) -> Outcome:
+    uid = receipt.facts.sop_instance_uid
+    values = _values(receipt)
+    earlier = connection.exec_driver_sql(_REVISIONS, (uid,)).all()
+    same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
+    if same is not None and same.is_current:
+        if same.path is None:
+            _give_back(connection, same.id, values, was_lost=same.reason == LOST)
+        return "duplicate"
+    study_row = _study_of(connection, values)
+    if earlier:
+        connection.exec_driver_sql(_SUPERSEDE, (uid,))
+    if same is None:
+        row = {"study_id": study_row.id, "revision": len(earlier) + 1}
+        connection.exec_driver_sql(_ADD_INSTANCE, values | row)
+        detail = f"revision {len(earlier) + 1}: other pixels, identity or decision-relevant elements"
+    else:
+        connection.exec_driver_sql(_REVIVE, values | {"id": same.id})
+        detail = f"revision {same.revision} was sent again and counts again"
+    if earlier:
         add_event(
-            connection, now, "first instance received", study_instance_uid=facts.study_instance_uid,
-            detail=f"from {receipt.calling_ae_title}",
+            connection, receipt.received_at, "instance revised",
+            study_instance_uid=receipt.facts.study_instance_uid, sop_instance_uid=uid, detail=detail,
         )  # fmt: skip
-        return int(
-            connection.execute(
-                insert(study).values(
-                    study_instance_uid=facts.study_instance_uid,
-                    state="receiving",
-                    calling_ae_title=receipt.calling_ae_title,
-                    patient_id=facts.patient_id,
-                    issuer_of_patient_id=facts.issuer_of_patient_id,
-                    patient_birth_date=facts.patient_birth_date,
-                    accession_number=facts.accession_number,
-                    study_date=facts.study_date,
-                    station_name=facts.station_name,
-                    manufacturer=facts.manufacturer,
-                    manufacturer_model_name=facts.manufacturer_model_name,
-                    received_at=now,
-                    last_received_at=now,
-                    waiting_since=now,
-                )
-            ).inserted_primary_key[0]  # type: ignore[index]
-        )
-    values: dict[str, Any] = {"last_received_at": max(now, row.last_received_at)}
-    # What is not analysed (our own report coming back from the PACS above all) must not open a finished study again.
-    if receipt.eligibility.is_eligible:
-        values["waiting_since"] = row.waiting_since or now
-        if row.state in ("queued", "analysed", "failed"):
-            values["state"] = "receiving"
-            values["reason"] = None
-    connection.execute(update(study).where(study.c.id == row.id).values(**values))
-    return int(row.id)
+    _settle_identity(connection, study_row, receipt)
+    return "revision" if earlier else "new"
 
 
-def _settle_identity(connection: Connection, study_id: int, receipt: Receipt) -> None:
+def _values(receipt: Receipt) -> dict[str, Any]:
+    """The parameters of every statement here: facts, and what the receipt adds."""
+    facts = receipt.facts
+    return {name: getattr(facts, name) for name in _FACTS} | {
+        "json": facts.to_json(),
+        "path": receipt.path,
+        "sha256": receipt.sha256,
+        "size_bytes": receipt.size_bytes,
+        "calling_ae_title": receipt.calling_ae_title,
+        "received_at": receipt.received_at,
+        "status": receipt.eligibility.status,
+        "reason": receipt.eligibility.reason,
+        "is_eligible": receipt.eligibility.is_eligible,
+    }
+
+
+def _give_back(connection: Connection, instance_id: int, values: dict[str, Any], *, was_lost: bool) -> None:
+    """The current revision's file was gone and came again: its row names it, and where it was lost it waits anew."""
+    if was_lost:
+        _study_of(connection, values)
+    connection.exec_driver_sql(_GIVE_BACK_LOST if was_lost else _GIVE_BACK, values | {"id": instance_id})
+
+
+def _study_of(connection: Connection, values: dict[str, Any]) -> Row[Any]:
+    """The study's row, made or moved on: an eligible instance opens it again."""
+    uid = values["study_instance_uid"]
+    if not connection.exec_driver_sql(_MOVE_STUDY, values).rowcount:
+        connection.exec_driver_sql(_ADD_STUDY, values)
+        add_event(
+            connection, values["received_at"], "first instance received", study_instance_uid=uid,
+            detail=f"from {values['calling_ae_title']}",
+        )  # fmt: skip
+    return connection.exec_driver_sql(_STUDY, (uid,)).one()
+
+
+def _settle_identity(connection: Connection, row: Row[Any], receipt: Receipt) -> None:
     """Hold a study whose instances disagree on whose it is; an absent value says nothing."""
-    row = connection.execute(select(study).where(study.c.id == study_id)).one()
     if row.state == "receiving" and all(getattr(row, name) == getattr(receipt.facts, name) for name in IDENTITY):
         return  # as nearly always; what agreed before still does
-    columns = [func.json_extract(instance.c.facts, f"$.{name}").label(name) for name in IDENTITY]
-    rows = connection.execute(
-        select(*columns).distinct().where(instance.c.study_id == study_id, instance.c.is_current)
-    ).all()
-    said = {name: {value for row in rows if (value := getattr(row, name))} for name in IDENTITY}
+    rows = connection.exec_driver_sql(_SAID, (row.id,)).all()
+    said = {name: {value for each in rows if (value := getattr(each, name))} for name in IDENTITY}
     differing = [name for name, values in said.items() if len(values) > 1]
     if not differing:
         agreed = {name: next(iter(values), "") for name, values in said.items()}
         state = {"state": "receiving", "reason": None} if row.state == "held" and not row.accepted else {}
-        connection.execute(update(study).where(study.c.id == study_id).values(**agreed, **state))
+        connection.execute(update(study).where(study.c.id == row.id).values(**agreed, **state))
     elif not row.accepted and row.state not in ("held", "withdrawn"):
         reason = "instances disagree on " + ", ".join(name.replace("_", " ") for name in differing)
-        connection.execute(update(study).where(study.c.id == study_id).values(state="held", reason=reason))
+        connection.execute(update(study).where(study.c.id == row.id).values(state="held", reason=reason))
         add_event(connection, receipt.received_at, "held", study_instance_uid=row.study_instance_uid, detail=reason)
+
+
+def is_named(store: Store, path: str) -> bool:
+    """Whether a row names the file."""
+    return bool(store.rows(select(instance.c.id).where(instance.c.path == path).limit(1)))
 
 
 def known_paths(store: Store) -> dict[str, int]:

@@ -76,6 +76,7 @@ instance = Table(
     UniqueConstraint("sop_instance_uid", "sha256"),
 )
 Index("instance_by_study", instance.c.study_id)
+Index("instance_by_path", instance.c.path)
 Index("instance_by_caller", instance.c.calling_ae_title, instance.c.received_at)
 
 analysis = Table(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peers import wait_for
 
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
@@ -19,7 +20,6 @@ from pacs_agent.record.store import Store
 from pacs_agent.study.bodypart import map_body_part
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
-from peers import wait_for
 
 # Starts only once a file named `device-is-back` lies beside it, then answers every image.
 MOODY = """

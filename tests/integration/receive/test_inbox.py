@@ -18,7 +18,9 @@ from radiographs import cr
 
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError
 from pacs_agent.receive.dataset import read_received
-from pacs_agent.receive.inbox import DataDirectory, Inbox, read_part10
+from pacs_agent.receive.inbox import DataDirectory, Inbox
+from pacs_agent.receive.part10 import read_part10
+from pacs_agent.record import receiving, retaining
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 
@@ -189,3 +191,36 @@ def test_lock_falls_with_its_process_and_is_not_inherited(tmp_path: Path) -> Non
     DataDirectory(tmp_path).release()
     owner.stdin.close()
     owner.stdout.close()
+
+
+def test_retention_removes_only_what_no_row_names(inbox: Inbox, store: Store, data_dir: Path) -> None:
+    """A file that retention took from its row goes; one that was sent again meanwhile is named again and stays."""
+    gone, again = cr(), cr()
+    for ds in (gone, again):
+        accept(inbox, ds)
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE study SET state = 'analysed'")
+    paths = retaining.forget_instances(store, "9999")
+    assert len(paths) == 2
+    assert {row["path"] for row in instances(store)} == {None}
+    assert accept(inbox, again) == "duplicate"
+    assert inbox.remove(paths) == 1
+    [row] = [each for each in instances(store) if each["path"]]
+    assert only_file(data_dir) == data_dir / row["path"]
+    assert row["sop_instance_uid"] == again.SOPInstanceUID
+
+
+def test_retention_spares_a_file_whose_row_is_being_written(
+    inbox: Inbox, store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the rename and the row nothing names a file; it is spared all the same."""
+    removed = []
+
+    def register(receipt: receiving.Receipt) -> str:
+        removed.append(inbox.remove([receipt.path]))
+        return receiving.accept(store, receipt)
+
+    monkeypatch.setattr(inbox._reception, "accept", register)
+    accept(inbox, cr())
+    assert removed == [0]
+    assert only_file(data_dir).exists()

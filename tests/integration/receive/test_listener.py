@@ -36,6 +36,7 @@ from radiographs import cr
 
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record.reading import query
+from pacs_agent.record.receiving import Reception
 from pacs_agent.record.store import Store
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, DeflatedExplicitVRLittleEndian)
@@ -212,6 +213,35 @@ def test_reencoded_instance_is_nothing_new(listener: Any, store: Store) -> None:
     assert rows(store, "SELECT revision, transfer_syntax_uid FROM instance") == [(1, ExplicitVRLittleEndian)]
 
 
+@pytest.mark.parametrize("resends", ["ABA", "ABAB"])
+def test_earlier_revision_sent_again_counts_again(listener: Any, store: Store, data_dir: Path, resends: str) -> None:
+    """Whatever was sent last is current, no content is kept twice, and the history tells of each change."""
+    versions = {"A": cr()}
+    versions["B"] = copy.deepcopy(versions["A"])
+    versions["B"].PixelData = bytes(reversed(versions["A"].PixelData))
+    assert {store_one(listener.port, versions[letter]) for letter in resends} == {0}
+    [(path,)] = rows(store, "SELECT path FROM instance WHERE is_current")
+    assert (data_dir / path).read_bytes().endswith(encode(versions[resends[-1]]))
+    assert len(rows(store, "SELECT 1 FROM instance")) == len(kept_files(data_dir)) == 2
+    details = [detail for (detail,) in rows(store, "SELECT detail FROM events WHERE event = 'instance revised'")]
+    assert ["again" in detail for detail in details] == [False, *[True] * (len(resends) - 2)]
+
+
+def test_reencoded_earlier_revision_counts(listener: Any, store: Store) -> None:
+    """A, B, then A in another transfer syntax: it might be either's picture, so it is kept, and counts as sent last."""
+    ds = cr()
+    other = copy.deepcopy(ds)
+    other.PixelData = bytes(reversed(ds.PixelData))
+    again = copy.deepcopy(ds)
+    again.compress(RLELossless, generate_instance_uid=False)
+    assert [store_one(listener.port, each) for each in (ds, other, again, again)] == [0] * 4
+    assert rows(store, "SELECT revision, is_current, transfer_syntax_uid FROM instance ORDER BY revision") == [
+        (1, 0, ExplicitVRLittleEndian),
+        (2, 0, ExplicitVRLittleEndian),
+        (3, 1, RLELossless),
+    ]
+
+
 # -- data sets that are refused ---------------------------------------------------------------------------------------
 
 
@@ -352,7 +382,7 @@ def test_database_locked_for_good_is_a700(listener: Any, store: Store, monkeypat
     """When the wait is over the sender is told to try again, and the resend succeeds."""
     monkeypatch.setattr("pacs_agent.record.store.BUSY_TIMEOUT_S", 0.2)
     impatient = Store(store.path)
-    monkeypatch.setattr(listener._inbox, "_store", impatient)
+    monkeypatch.setattr(listener._inbox, "_reception", Reception(impatient))
     ds = cr()
     holder = sqlite3.connect(store.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -448,16 +478,31 @@ def test_bare_connections_hold_nobody_up_and_end(make_listener: Callable[..., An
             probe.close()
 
 
-def test_too_many_bare_connections_are_closed_at_once(make_listener: Callable[..., Any]) -> None:
-    """Past the bound of connections a new one is closed; when the silent ones have ended there is room again."""
-    listener = make_listener(association_timeout_seconds=1, max_associations=1, max_pending_connections=2)
-    probes = [connect(listener.port) for _ in range(12)]
+def test_silent_connections_give_way_to_a_sender(make_listener: Callable[..., Any]) -> None:
+    """Past the bound the oldest silent connection is closed, long before its timeout; a sender is served."""
+    listener = make_listener(association_timeout_seconds=600, max_associations=1, max_pending_connections=3)
+    probes = [connect(listener.port) for _ in range(6)]
     try:
-        assert all(closes(probe) for probe in probes)
-        wait_for(lambda: answers_echo(listener.port, "PACS_AGENT"), 10, "room for an association")
+        assert answers_echo(listener.port, "PACS_AGENT")
+        assert closes(probes[0])
+        with association(listener.port) as assoc:
+            more = [connect(listener.port) for _ in range(6)]
+            probes += more
+            assert assoc.send_c_store(cr()).Status == 0  # what is established never gives way
+            assert closes(more[0])
     finally:
         for probe in probes:
             probe.close()
+
+
+def test_hanging_up_at_once_leaves_no_thread(make_listener: Callable[..., Any]) -> None:
+    """A load balancer's probe that connects and goes leaves nothing to wait for its timeout."""
+    listener = make_listener(association_timeout_seconds=600)
+    before = threading.active_count()
+    for _ in range(5):
+        connect(listener.port).close()
+    assert answers_echo(listener.port, "PACS_AGENT")  # served after them
+    wait_for(lambda: threading.active_count() <= before, 10, "the end of the probes' threads")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from records import Record
 
 from pacs_agent.errors import DatabaseError, DatabaseNewerError
-from pacs_agent.record import analysing, delivering
+from pacs_agent.record import analysing, delivering, receiving
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.record.tables import metadata

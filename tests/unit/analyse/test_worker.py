@@ -91,6 +91,6 @@ def test_failure_of_the_network_is_not_caught(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(ensemble, "predict", fail)
+    monkeypatch.setattr(ensemble, "examine", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         worker._analyse(ensemble, requests, decoders, 2, 1_000_000)

@@ -1,7 +1,9 @@
 """The received data set: whole ones are read in every encoding, cut or hostile ones are one clear error."""
 
+import tracemalloc
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +112,45 @@ def test_deflated_is_read_within_its_bound() -> None:
     for content, bound in ((deflated[:-1], MAX_BYTES), (b"x" * 100, MAX_BYTES), (deflated, len(encoded) - 1)):
         with pytest.raises(NotUnderstoodError, match="deflated"):
             read_received(memoryview(content), DeflatedExplicitVRLittleEndian, bound)
+
+
+def deflate(encoded: bytes) -> bytes:
+    """PS3.5 A.5"""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return deflater.compress(encoded) + deflater.flush()
+
+
+def test_deflated_pixels_are_told_apart() -> None:
+    """Pixels that had to be inflated are the same or not by all their bytes, the last beyond what is kept in memory."""
+    ds = cr(side=2000)
+    encoded = encode(ds)
+    other = bytes([*encoded[:-1], encoded[-1] ^ 1])
+    one, again, changed = (
+        read_received(memoryview(deflate(each)), DeflatedExplicitVRLittleEndian, 1 << 24)
+        for each in (encoded, encoded, other)
+    )
+    assert one.pixels == again.pixels
+    assert one.pixels != changed.pixels
+    with pytest.raises(NotUnderstoodError, match="within its pixel data"):
+        read_received(memoryview(deflate(encoded[:-2])), DeflatedExplicitVRLittleEndian, 1 << 24)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [b"\0" * (1 << 28), encode(cr(PixelData=b"\0" * (1 << 28))), encode(cr(PixelData=None, TextValue="x" * (1 << 26)))],
+    ids=["nothing but zeros", "in the pixels", "in the header"],
+)
+def test_deflate_bomb_costs_little_memory(bomb: bytes) -> None:
+    """Some 300 KB that inflate to 256 MB: whatever comes of them, a few tens of MB at the most are held."""
+    deflated = memoryview(deflate(bomb))
+    tracemalloc.start()
+    try:
+        with suppress(NotUnderstoodError):
+            read_received(deflated, DeflatedExplicitVRLittleEndian, 1 << 29)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
 
 
 # The UIDs are fixed, so that an example is the same each time.

@@ -14,4 +14,5 @@ def upgrade() -> None:
     op.drop_index("delivery_due", "delivery")
     op.create_index("delivery_by_deadline", "delivery", ["destination", "status", "deliver_before"], unique=False)
     op.create_index("delivery_in_turn", "delivery", ["destination", "status", "attempts"], unique=False)
+    op.create_index("instance_by_path", "instance", ["path"], unique=False)
     op.create_index("study_by_receipt", "study", ["received_at"], unique=False)
