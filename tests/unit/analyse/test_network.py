@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pacs_agent.analyse.network import BaseModel, EnhancedBlock, EnhancedEnsemble, build_network
+from pacs_agent.analyse.network import BaseModel, Dropout, EnhancedBlock, EnhancedEnsemble, build_network
 
 
 @pytest.fixture
@@ -170,3 +170,38 @@ def test_build_network_refuses_what_it_does_not_know() -> None:
         build_network("resnet", {}, gating="default")
     with pytest.raises(TypeError):
         build_network("enhanced_ensemble", {"depth": 3}, gating="default")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("probability", [0.3, 0.5])
+def test_dropout_keeps_the_mean_and_the_layout(memory_format: torch.memory_format, probability: float) -> None:
+    """Its share of elements is zero, each by itself, the rest scaled so that the mean stays; a seed decides which."""
+    x = torch.ones(8, 16, 50, 50).contiguous(memory_format=memory_format)
+    dropout = Dropout(probability)
+    torch.manual_seed(1)
+    dropped = dropout(x)
+    torch.manual_seed(1)
+    assert torch.equal(dropped, dropout(x))
+    assert dropped.is_contiguous(memory_format=memory_format)
+    for dim in range(4):
+        others = [index for index in range(4) if index != dim]
+        share = (dropped == 0).float().mean(dim=others)
+        torch.testing.assert_close(share, torch.full_like(share, probability), atol=0.02, rtol=0)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    assert dropout.eval()(x) is x
+
+
+def test_pooled_features_are_the_stages_means() -> None:
+    """`describe` gives the logits of `forward`, and 240 means a member: 16, 32, 64 and the 128 that are classified."""
+    torch.manual_seed(1)
+    ensemble = EnhancedEnsemble().eval()
+    with torch.inference_mode():
+        output = ensemble.describe(pictures(2), ["hand", "elbow"])
+        logits, member_logits = ensemble(pictures(2), ["hand", "elbow"])
+        stages = ensemble.model2.stages(pictures(2))
+    assert output.pooled.shape == (2, 3 * 240)
+    torch.testing.assert_close(output.logits, logits)
+    torch.testing.assert_close(output.member_logits, member_logits)
+    torch.testing.assert_close(
+        output.pooled[:, 240:480], torch.cat([stage.mean(dim=(2, 3)) for stage in stages], dim=1)
+    )
