@@ -5,8 +5,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from peers import ORTHANC, SAMPLES, Orthanc, answers_echo, free_port, wait_for
+
+# A slow machine is no failure: no test asserts a time.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from pydicom.uid import (
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.phantom.encoding import TRANSFER_SYNTAXES, UNSIGNED_ONLY, encode
 from pacs_agent.phantom.header import HEADER_STYLES, HeaderStyle, describe
-from pacs_agent.phantom.radiograph import VIEWS, Radiograph, radiograph
+from pacs_agent.phantom.radiograph import Radiograph, radiograph, study_views
 
 Kind = Literal["CR", "DX"]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
@@ -114,7 +114,7 @@ def study(
     Args:
         body_part: one of the seven.
         seed: of all chance, UIDs and identity included.
-        abnormal: whether its views show a lesion; all show the same kind.
+        abnormal: whether its views show a lesion; all show the same kind, equally severe.
         views: how many instances.
         header_style: a name of `HEADER_STYLES`.
         kind: CR or DX.
@@ -133,21 +133,21 @@ def study(
     if header_style is not None and header_style not in HEADER_STYLES:
         raise PacsAgentError(f"unknown header style {header_style!r}: one of {', '.join(HEADER_STYLES)}")
     style = HEADER_STYLES[header_style or chosen_style]
-    lesion, age_years = None, None
+    lesion, severity, age_years = None, None, None
     instances = []
-    for number in range(views):
-        available = VIEWS.get(body_part, ("AP",))
+    for number, (view, view_seed) in enumerate(study_views(body_part, seed, views)):
         picture = radiograph(
             body_part,
             abnormal=abnormal,
-            seed=seed + 1_000_003 * (number // len(available)),  # a view taken again
+            seed=view_seed,
             laterality=side,
-            view=available[number % len(available)],
+            view=view,
             longest_side=longest_side,
             lesion=lesion,
+            severity=severity,
             age_years=age_years,
         )
-        lesion, age_years = picture.lesion, picture.age_years
+        lesion, severity, age_years = picture.lesion, picture.severity, picture.age_years
         bits, photometric = int(rng.choice((10, 12, 14, 16))), str(rng.choice(("MONOCHROME1", "MONOCHROME2")))
         syntax = transfer_syntax_uid or str(rng.choice(np.array(TRANSFER_SYNTAXES, dtype=object)))
         # With signed pixels a LUTDescriptor is ambiguous in Implicit VR: its first value would be read as signed.

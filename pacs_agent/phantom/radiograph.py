@@ -48,7 +48,8 @@ class Radiograph:
         picture: (rows, columns) float32, 0..1, bone bright.
         body_part: one of the seven.
         abnormal: whether it shows a lesion.
-        lesion: what lesion, or None.
+        lesion: what kind of lesion, or None.
+        severity: of the lesion, 0 (subtle) to 1 (gross), or None.
         lesion_box: row0, col0, row1, col1 round the lesion, the ends not included, or None.
         laterality: "R" or "L".
         view: one of `VIEWS` of the part.
@@ -60,6 +61,7 @@ class Radiograph:
     body_part: str
     abnormal: bool
     lesion: str | None
+    severity: float | None
     lesion_box: tuple[int, int, int, int] | None
     laterality: str
     view: str
@@ -109,9 +111,9 @@ def radiograph(
     if age_years is None:
         age_years = int(np.random.default_rng([seed, 19, *body_part.encode()]).integers(19, 88))
     part = _grown_old(part, age_years)
-    kind, enclosing = None, None
+    found, enclosing = None, None
     if abnormal:
-        part, kind, enclosing = with_lesion(part, body_part, lesion_rng, kind=lesion, severity=severity)
+        part, found, enclosing = with_lesion(part, body_part, lesion_rng, kind=lesion, severity=severity)
     place = _placement(part, place_rng, mirrored=laterality == "L")
     part = part.moved(place)
 
@@ -120,7 +122,20 @@ def radiograph(
     grid = Grid(round((y1 - y0) / spacing_mm), round((x1 - x0) / spacing_mm), spacing_mm, x0, y0)
     picture = _expose(part, grid, exposure_rng, laterality)
     box = None if enclosing is None else _box(grid, place(enclosing))
-    return Radiograph(picture, body_part, abnormal, kind, box, laterality, view, spacing_mm, age_years)
+    kind, degree = (None, None) if found is None else (found.kind, found.severity)
+    return Radiograph(picture, body_part, abnormal, kind, degree, box, laterality, view, spacing_mm, age_years)
+
+
+def study_views(body_part: str, seed: int, count: int) -> tuple[tuple[str, int], ...]:
+    """View and seed of each of the *count* pictures of a study: the part's views in turn, then taken again.
+
+    Raises:
+        PacsAgentError: the body part is unknown.
+    """
+    if body_part not in VIEWS:
+        raise PacsAgentError(f"unknown body part {body_part!r}: one of {', '.join(BODY_PARTS)}")
+    views = VIEWS[body_part]
+    return tuple((views[n % len(views)], seed + 1_000_003 * (n // len(views))) for n in range(count))
 
 
 def _grown_old(part: Anatomy, age_years: int) -> Anatomy:
@@ -173,7 +188,8 @@ def _expose(part: Anatomy, grid: Grid, rng: np.random.Generator, laterality: str
     exposure = ndimage.gaussian_filter(exposure, float(rng.uniform(0.10, 0.20)) / grid.spacing_mm, truncate=3.0)
     scatter = float(rng.uniform(0.08, 0.2))
     exposure = (1 - scatter) * exposure + scatter * _blurred(exposure, 9.0 / grid.spacing_mm)
-    quanta = float(rng.uniform(2500, 12000)) * (grid.spacing_mm / 0.2)
+    # Automatic exposure keeps it within a factor of ten; as many low doses as high ones.
+    quanta = float(np.exp(rng.uniform(np.log(1600), np.log(16000)))) * (grid.spacing_mm / 0.2)
     noise = rng.standard_normal(shape, dtype=np.float32)
     signal = -np.log(np.maximum(exposure, 1e-4)) + noise / np.sqrt(quanta * np.maximum(exposure, 0.02))
     return _developed(signal, metal, grid, rng, laterality)
@@ -185,16 +201,16 @@ def _developed(signal: Plane, metal: Plane | None, grid: Grid, rng: np.random.Ge
     lifted = signal + float(rng.uniform(0.25, 0.6)) * (signal - base)
     anatomy = lifted[::4, ::4] if metal is None else lifted[::4, ::4][metal[::4, ::4] < 0.05]
     # A percentile below what a dense lesion covers: it must not darken the rest of the picture.
-    high = float(np.percentile(anatomy, 97)) * float(rng.uniform(1.14, 1.28))
+    high = float(np.percentile(anatomy, 97)) * float(rng.uniform(1.08, 1.38))
     low = 0.05 * high * float(rng.uniform(0, 1.5))
-    tone = np.clip((lifted - low) / (high - low), 0, 1) ** np.float32(rng.uniform(0.85, 1.25))
+    tone = np.clip((lifted - low) / (high - low), 0, 1) ** np.float32(rng.uniform(0.8, 1.35))
     tone = tone * _shutter(grid, rng)
     return np.ascontiguousarray(_marked(tone.astype(np.float32), rng, laterality, grid))
 
 
 def _shutter(grid: Grid, rng: np.random.Generator) -> Plane:
     """1 inside the collimated field, 0 outside; at times the whole detector is open."""
-    insets = rng.uniform(0, 0.035, 4) * (grid.rows + grid.columns) / 2
+    insets = rng.uniform(0, 0.05, 4) * (grid.rows + grid.columns) / 2
     lean = float(rng.normal(0, 0.8))
     if rng.random() < 0.35:
         return np.ones((1, 1), dtype=np.float32)
@@ -208,7 +224,7 @@ def _shutter(grid: Grid, rng: np.random.Generator) -> Plane:
 
 def _marked(picture: Plane, rng: np.random.Generator, laterality: str, grid: Grid) -> Plane:
     """The lead letter of the side, in the emptiest corner."""
-    size = max(9, round(float(rng.uniform(0.045, 0.06)) * max(picture.shape)))
+    size = max(9, round(float(rng.uniform(0.038, 0.065)) * max(picture.shape)))
     image = Image.new("L", (size, size))
     draw = ImageDraw.Draw(image)
     draw.text((size / 2, size / 2), laterality, fill=255, font=ImageFont.load_default(size * 0.95), anchor="mm")

@@ -531,7 +531,7 @@ def test_letterbox_keeps_proportions_between_black_bars() -> None:
 
 
 @pytest.mark.parametrize("spec", [STRETCH, LETTERBOX], ids=["stretch", "letterbox"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 700), columns=st.integers(1, 700))
 def test_any_picture_fits(spec: InputSpec, rows: int, columns: int) -> None:
     """A picture of any size becomes the square of the bundle."""
@@ -555,7 +555,7 @@ def test_a_file_cut_anywhere_gives_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=st.lists(st.tuples(st.integers(128, 900), st.integers(0, 255)), min_size=1, max_size=12))
 def test_a_file_with_broken_bytes_gives_a_picture_or_one_line(
     changes: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory

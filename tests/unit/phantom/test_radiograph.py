@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from pacs_agent.errors import PacsAgentError
-from pacs_agent.phantom.lesion import LESIONS
-from pacs_agent.phantom.radiograph import VIEWS, Radiograph, radiograph
+from pacs_agent.phantom.lesion import LESIONS, PLAIN, SHARES, SUBTLE, drawn
+from pacs_agent.phantom.radiograph import VIEWS, Radiograph, radiograph, study_views
 from pacs_agent.study.bodypart import BODY_PARTS
 
 SIDE = 192
@@ -66,19 +66,44 @@ def test_lesion_shows_in_its_box(body_part: str, lesion: str) -> None:
     inside[row0:row1, column0:column1] = True
     assert difference[inside].sum() >= 6
     outside = ~inside
-    if "fracture" in lesion and body_part in ("elbow", "humerus"):
-        outside[row0:] = False  # what hangs on a broken humerus moves with it
+    if "fracture" in lesion or lesion in ("dislocation", "joint narrowing"):
+        # What hangs on a broken bone or a slipped joint moves with it: fingertips are up, arms hang down.
+        beyond = slice(0, row0) if body_part in ("finger", "hand", "wrist") else slice(row1, None)
+        outside[beyond] = False
     assert difference[inside].mean() > 2 * difference[outside].mean()
 
 
-def test_severity_is_displacement() -> None:
-    """A gross fracture changes more of the picture than a subtle one."""
+@pytest.mark.parametrize("lesion", ["transverse fracture", "displaced fracture", "dislocation", "joint narrowing"])
+def test_severity_shows(lesion: str) -> None:
+    """A gross lesion changes more of the picture than a subtle one, and a subtle one changes something."""
     normal = radiograph("forearm", abnormal=False, seed=4, longest_side=SIDE)
     subtle, gross = (
-        radiograph("forearm", abnormal=True, seed=4, longest_side=SIDE, lesion="transverse fracture", severity=severity)
+        radiograph("forearm", abnormal=True, seed=4, longest_side=SIDE, lesion=lesion, severity=severity)
         for severity in (0.0, 1.0)
     )
     assert changed(normal, gross).sum() > changed(normal, subtle).sum() > 0
+    assert (subtle.severity, gross.severity, normal.severity) == (0.0, 1.0, None)
+
+
+def test_drawn_lesions() -> None:
+    """Kinds come by their shares; without subtle ones all are such as 160 pixels show, with nothing else none is."""
+    rng = np.random.default_rng(1)
+    plain = [drawn(rng) for _ in range(2000)]
+    assert all(lesion.severity >= PLAIN[0] for lesion in plain)
+    assert all(drawn(rng, subtle=1.0).severity <= SUBTLE[1] for _ in range(100))
+    for kind in LESIONS:
+        assert np.mean([lesion.kind == kind for lesion in plain]) == pytest.approx(SHARES[kind], abs=0.03)
+    assert sum(SHARES.values()) == pytest.approx(1)
+
+
+def test_study_views() -> None:
+    """The views of a study follow the part's list; a view taken again has another seed."""
+    assert study_views("wrist", 7, 4)[:3] == (("PA", 7), ("LATERAL", 7), ("OBLIQUE", 7))
+    again, seed = study_views("wrist", 7, 4)[3]
+    assert again == "PA"
+    assert seed != 7
+    with pytest.raises(PacsAgentError, match="one of"):
+        study_views("knee", 7, 1)
 
 
 def test_left_mirrors_right() -> None:

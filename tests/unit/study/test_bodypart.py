@@ -217,7 +217,7 @@ def assert_sound(mapping: BodyPartMapping) -> None:
 
 
 @given(_instances, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_instance(instance: Instance, extended: bool) -> None:
     """The mapping is total: any texts and codes give a part with its source, or a reason."""
     rules = [MappingRule("StudyDescription", "wrist$", "wrist"), MappingRule("ProtocolName", "^x", "none")]
@@ -228,7 +228,7 @@ def test_any_instance(instance: Instance, extended: bool) -> None:
     st.dictionaries(st.sampled_from([*RULE_FIELDS, "ImageLaterality", "Laterality"]), st.binary(max_size=60)),
     st.sampled_from([b"", b"ISO_IR 100", b"ISO_IR 192", b"ISO_IR 144", b"\\ISO 2022 IR 87", b"GB18030", b"?\xff"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes(values: dict[str, bytes], charset: bytes) -> None:
     """Any bytes under any character set, decoded by pydicom, give a sound mapping."""
     elements = [element("SpecificCharacterSet", charset), *(element(k, v, "LO") for k, v in values.items())]
@@ -239,7 +239,6 @@ def test_any_bytes(values: dict[str, bytes], charset: bytes) -> None:
 
 
 @given(st.sampled_from(BODY_PARTS), st.text(st.characters(categories=["Ll", "Lu", "Lo"]), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_no_part_inside_a_word(part: str, letters: str) -> None:
     """A part's name inside a longer word names no part, but for glued sides, plurals and words of the vocabulary."""
     word = f"zq{part}{letters}".lower()
