@@ -16,6 +16,7 @@ GATED_PARTS = ("shoulder", "elbow")
 """Parts with a gate of their own; in the state dict they are upper case, as in the published checkpoint."""
 
 MEMBERS = 3
+DROPOUT = (0.3, 0.4, 0.4, 0.5)  # the published model's
 
 Gating = Literal["by_part", "default"]
 
@@ -87,19 +88,21 @@ class Member(nn.Module):
 
 
 class BaseModel(Member):
-    """One member: three residual stages, spatial attention, global average, a linear layer. 700,547 parameters."""
+    """One member: three residual stages, spatial attention, global average, a linear layer. 700,547 parameters.
 
-    def __init__(self, num_classes: int = 2) -> None:
+    Args:
+        num_classes: logits.
+        dropout: after the first convolution and after each stage; it matters in training only.
+    """
+
+    def __init__(self, num_classes: int = 2, dropout: Sequence[float] = DROPOUT) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = nn.Sequential(EnhancedBlock(16, 32, 2), EnhancedBlock(32, 32))
         self.layer2 = nn.Sequential(EnhancedBlock(32, 64, 2), EnhancedBlock(64, 64))
         self.layer3 = nn.Sequential(EnhancedBlock(64, 128, 2), EnhancedBlock(128, 128))
-        self.dropout0 = Dropout(0.3)
-        self.dropout1 = Dropout(0.4)
-        self.dropout2 = Dropout(0.4)
-        self.dropout3 = Dropout(0.5)
+        self.dropout0, self.dropout1, self.dropout2, self.dropout3 = map(Dropout, dropout)
         self.attention = nn.Sequential(nn.Conv2d(128, 64, 1), nn.ReLU(), nn.Conv2d(64, 1, 1), nn.Sigmoid())
         self.fc = nn.Linear(128, num_classes)
 

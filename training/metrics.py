@@ -1,0 +1,226 @@
+"""Probabilities and labels in, figures with their patient-bootstrap intervals out. Pure numpy.
+
+A resample draws as many patients as there are, with replacement, and takes every study of a drawn patient along, in all
+parts: images of one patient are not independent. Never reads a file, never decides a threshold, never draws.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIGURES: Final = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "ece", "brier")
+OVERALL: Final = "overall"
+ECE_BINS: Final = 15
+RESAMPLES: Final = 1000
+CHUNK: Final = 100  # resamples at a time: bounds the memory of AUROC to CHUNK × N weights
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """N judged things (images, or studies) of known label.
+
+    Attributes:
+        patients: int64 (N,), 0 to the number of patients - 1; the same numbering at both levels.
+        parts: N names.
+        labels: bool (N,), True abnormal.
+        probabilities: float64 (N,), 0 to 1.
+        thresholds: float64 (N,), abnormal when the probability is greater.
+    """
+
+    patients: NDArray[np.int64]
+    parts: NDArray[np.str_]
+    labels: NDArray[np.bool_]
+    probabilities: Floats
+    thresholds: Floats
+
+    @property
+    def called(self) -> NDArray[np.bool_]:
+        """bool (N,): called abnormal."""
+        return self.probabilities > self.thresholds
+
+    def of(self, chosen: NDArray[np.bool_]) -> "Scored":
+        """Those of a mask; the numbering of patients stays."""
+        return Scored(
+            self.patients[chosen],
+            self.parts[chosen],
+            self.labels[chosen],
+            self.probabilities[chosen],
+            self.thresholds[chosen],
+        )
+
+    def at(self, threshold: float) -> "Scored":
+        """The same at one threshold for all."""
+        return replace(self, thresholds=np.full(len(self.labels), threshold))
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure and its 95 % interval.
+
+    Attributes:
+        value: None where it is undefined (AUROC, kappa of one class).
+        low: 2.5th percentile of the resamples that define it; None where none does.
+        high: 97.5th percentile.
+        resamples: how many define it.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    resamples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The figures of one body part, or of all."""
+
+    n: int
+    figures: Mapping[str, Figure]
+
+
+def draw_patients(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """How often each patient is drawn in each resample.
+
+    Returns:
+        (resamples, patients), each row adding up to the number of patients.
+    """
+    if patients == 0:
+        return np.zeros((resamples, 0))
+    drawn = np.random.default_rng(seed).integers(0, patients, (resamples, patients))
+    drawn += np.arange(resamples)[:, np.newaxis] * patients
+    return np.bincount(drawn.ravel(), minlength=resamples * patients).reshape(resamples, patients).astype(np.float64)
+
+
+def measure(scored: Scored, draws: Floats) -> dict[str, Group]:
+    """Every figure, overall and for each part that occurs.
+
+    Args:
+        scored: of one level.
+        draws: of `draw_patients`: one set for all levels, so that they resample alike.
+
+    Returns:
+        By `overall`, then by the parts' names in order.
+    """
+    groups = {OVERALL: measure_group(scored, draws)}
+    for part in np.unique(scored.parts):
+        groups[str(part)] = measure_group(scored.of(scored.parts == part), draws)
+    return groups
+
+
+def measure_group(scored: Scored, draws: Floats) -> Group:
+    """Every figure of one group, with its interval over *draws*."""
+    whole = _figures(scored, np.ones((1, draws.shape[1])))
+    chunks = [_figures(scored, draws[start : start + CHUNK]) for start in range(0, len(draws), CHUNK)]
+    figures = {}
+    for name in FIGURES:
+        valid = np.concatenate([np.zeros(0), *(chunk[name] for chunk in chunks)])
+        valid = valid[~np.isnan(valid)]
+        low, high = np.percentile(valid, (2.5, 97.5)).tolist() if len(valid) else (None, None)
+        value = float(whole[name][0])
+        figures[name] = Figure(None if np.isnan(value) else value, low, high, len(valid))
+    return Group(len(scored.labels), figures)
+
+
+def figure_values(scored: Scored) -> dict[str, float]:
+    """The figures without intervals; NaN where undefined."""
+    patients = int(scored.patients.max(initial=-1)) + 1
+    return {name: float(values[0]) for name, values in _figures(scored, np.ones((1, patients))).items()}
+
+
+def study_means(
+    studies: NDArray[np.int64], probabilities: Floats, count: int | None = None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """The arithmetic mean of each study's images (MURA's rule).
+
+    Args:
+        studies: int64 (N,), the study of each image, 0 to *count* - 1.
+        probabilities: (N,).
+        count: of studies; None: the largest number + 1.
+
+    Returns:
+        (count,) means, NaN for a study without an image, and (count,) how many images each has.
+    """
+    images = np.bincount(studies, minlength=count or 0)
+    sums = np.bincount(studies, weights=probabilities, minlength=count or 0)
+    return np.divide(sums, images, out=np.full(len(images), np.nan), where=images > 0), images
+
+
+def reliability(scored: Scored, bins: int = ECE_BINS) -> tuple[Floats, Floats, Floats]:
+    """Of equally wide bins of the probability: mean probability, share abnormal (NaN where empty), how many."""
+    count, probability, abnormal = np.hsplit(_binned(scored, bins).sum(axis=0).reshape(3, bins).T, 3)
+    with np.errstate(invalid="ignore"):
+        return (probability / count).ravel(), (abnormal / count).ravel(), count.ravel()
+
+
+def _figures(scored: Scored, weights: Floats) -> dict[str, Floats]:
+    """Each figure for each row of (B, patients) weights: (B,), NaN where undefined."""
+    labels, called = scored.labels, scored.called
+    each = np.stack([labels & called, labels & ~called, ~labels & called, ~labels & ~called], axis=1)
+    error = (scored.probabilities - labels) ** 2
+    columns = np.column_stack([each.astype(np.float64), error])
+    true_positive, false_negative, false_positive, true_negative, squares = (
+        weights @ _by_patient(scored, columns, weights.shape[1])
+    ).T
+    positive, negative = true_positive + false_negative, false_positive + true_negative
+    n = positive + negative
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = (true_positive + true_negative) / n
+        chance = (positive * (true_positive + false_positive) + negative * (false_negative + true_negative)) / n**2
+        # Of one class nothing can be agreed on beyond chance: undefined, though the formula may give 0.
+        kappa = np.where((positive > 0) & (negative > 0), (accuracy - chance) / (1 - chance), np.nan)
+        return {
+            "accuracy": accuracy,
+            "kappa": kappa,
+            "auroc": _auroc(scored, weights),
+            "sensitivity": true_positive / positive,
+            "specificity": true_negative / negative,
+            "ece": _ece(scored, weights),
+            "brier": squares / n,
+        }
+
+
+def _by_patient(scored: Scored, columns: Floats, patients: int) -> Floats:
+    """(N, K) summed to (patients, K): a resample's sum is then one product of matrices."""
+    summed = np.zeros((patients, columns.shape[1]))
+    np.add.at(summed, scored.patients, columns)
+    return summed
+
+
+def _binned(scored: Scored, bins: int) -> Floats:
+    """(N, 3 × bins): one, the probability and the label, each in the column of its bin."""
+    place = np.minimum((scored.probabilities * bins).astype(np.int64), bins - 1)
+    columns = np.zeros((len(place), 3, bins))
+    rows = np.arange(len(place))
+    for index, values in enumerate((np.ones(len(place)), scored.probabilities, scored.labels)):
+        columns[rows, index, place] = values
+    return columns.reshape(len(place), 3 * bins)
+
+
+def _ece(scored: Scored, weights: Floats) -> Floats:
+    """Expected calibration error (Guo et al. 2017) of the probability of `abnormal`, equally wide bins."""
+    summed = weights @ _by_patient(scored, _binned(scored, ECE_BINS), weights.shape[1])
+    count, probability, abnormal = summed.reshape(len(weights), 3, ECE_BINS).transpose(1, 0, 2)
+    with np.errstate(invalid="ignore"):
+        gap: Floats = np.abs(probability - abnormal).sum(axis=1) / count.sum(axis=1)
+    return gap
+
+
+def _auroc(scored: Scored, weights: Floats) -> Floats:
+    """The share of pairs (abnormal, normal) in the right order, ties counted half, each pair weighted."""
+    if not len(scored.labels):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(scored.probabilities, kind="stable")
+    probabilities, labels = scored.probabilities[order], scored.labels[order]
+    drawn = weights[:, scored.patients[order]]
+    first = np.flatnonzero(np.r_[True, np.diff(probabilities) > 0])  # of each run of equal probabilities
+    positive = np.add.reduceat(drawn * labels, first, axis=1)
+    negative = np.add.reduceat(drawn * ~labels, first, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    with np.errstate(invalid="ignore"):
+        area: Floats = (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+    return area
