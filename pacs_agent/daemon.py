@@ -3,48 +3,35 @@
 import contextlib
 import ctypes
 import gc
-import json
-import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 from random import SystemRandom
 from types import FrameType
 
 import structlog
-from pydicom import dcmread
-from pydicom.dataset import Dataset
+from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
 from pacs_agent import __version__
-from pacs_agent.analyse.bundle import Bundle, load_bundle
-from pacs_agent.analyse.finding import Finding
+from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
-from pacs_agent.durable import write_durably
 from pacs_agent.errors import PacsAgentError, StationError
+from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import analysing, delivering, retaining
-from pacs_agent.record.analysing import Claim, ClaimedInstance, ReportRow
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
-from pacs_agent.report.sr import (
-    SR_CLASSES,
-    Equipment,
-    Predecessor,
-    ReportIdentity,
-    SrClass,
-    encode_part10,
-    structured_report,
-)
+from pacs_agent.report.sr import Equipment
 from pacs_agent.report.uids import new_uid
+from pacs_agent.reporting import Reporting
 from pacs_agent.schedule import start_schedule
 from pacs_agent.settings import Settings
 from pacs_agent.study.bodypart import BodyPartMapping, map_body_part
@@ -56,7 +43,6 @@ log = structlog.get_logger()
 
 DATABASE_PAUSE_S = 10.0
 SWITCH_INTERVAL_S = 0.03
-STATE_FILE = "daemon.json"  # who runs, for `pacs-agent status`
 
 
 class Daemon:
@@ -97,7 +83,8 @@ class Daemon:
             process=self._process,
             assess=self._assess,
             map_body_part=_mapping(settings),
-            make_reports=_Reports(settings, store, self._outbox, bundle),
+            make_reports=Reporting(settings, store, self._outbox, bundle.identity, _equipment(settings, store)),
+            discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,
         )
@@ -115,7 +102,9 @@ class Daemon:
         self._stop = threading.Event()
         self._ready_since = store.clock()
         self._failure: Exception | None = None
-        self._told: dict[str, str | int | None] = {}
+        self._threads: list[threading.Thread] = []
+        self._scheduler: BackgroundScheduler | None = None
+        self._presence = Presence(data_dir)
         self.port = 0
 
     def start(self) -> None:
@@ -128,27 +117,11 @@ class Daemon:
         self._outbox.reconcile()
         analysing.release_claims(self._store)
         delivering.wake_waiting(self._store)
-        started = threading.Event()
-        self._threads = [threading.Thread(target=self._analyse, args=(started,), name="analysis")]
-        self._threads += [
-            threading.Thread(target=self._guarded, args=(sender.run,), name="delivery") for sender in self._senders
-        ]
-        for thread in self._threads:
-            thread.start()
-        started.wait()
-        if self._failure:
-            self.stop()
-            raise self._failure
         try:
-            self.port = self._listener.start()
-        except OSError as error:
+            self._start_parts()
+        except BaseException:
             self.stop()
-            raise PacsAgentError(
-                f"cannot listen on {self._settings.listener.host}:{self._settings.listener.port}: {error.strerror}"
-            ) from error
-        self._ready_since = self._store.clock()
-        self._write_state()
-        self._scheduler = start_schedule(each_second=self._each_second, each_night=self._each_night)
+            raise
         log.info(
             "ready",
             ae_title=self._settings.listener.ae_title,
@@ -156,6 +129,29 @@ class Daemon:
             port=self.port,
             device=self._process.device,
             version=__version__,
+        )
+
+    def _start_parts(self) -> None:
+        started = threading.Event()
+        self._threads.append(threading.Thread(target=self._analyse, args=(started,), name="analysis"))
+        for sender in self._senders:
+            self._threads.append(threading.Thread(target=self._guarded, args=(sender.run,), name="delivery"))
+        for thread in self._threads:
+            thread.start()
+        started.wait()
+        if self._failure:
+            raise self._failure
+        try:
+            self.port = self._listener.start()
+        except OSError as error:
+            raise PacsAgentError(
+                f"cannot listen on {self._settings.listener.host}:{self._settings.listener.port}: {error.strerror}"
+            ) from error
+        self._ready_since = self._store.clock()
+        self._tell()
+        self._scheduler = start_schedule(
+            each_second=lambda: self._timely("completeness", self._each_second),
+            each_night=lambda: self._timely("retention", self._each_night),
         )
 
     def serve(self) -> None:
@@ -184,19 +180,21 @@ class Daemon:
     def stop(self) -> None:
         """Stop accepting, finish what is in hand within `drain_seconds`, close everything."""
         deadline = time.monotonic() + self._settings.agent.drain_seconds
-        if hasattr(self, "_scheduler"):
+        if self._scheduler:
             self._scheduler.shutdown(wait=True)
         self._listener.stop(self._settings.agent.drain_seconds / 2)
         self._stop.set()
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:  # started
+                thread.join(max(0.0, deadline - time.monotonic()))
         # What is still in hand ends, and is tried again after the next start.
         for sender in self._senders:
             sender.abort()
         self._process.stop()
         for thread in self._threads:
-            thread.join()  # each has at most one transaction left, which SQLite bounds
-        (self._settings.data_dir / STATE_FILE).unlink(missing_ok=True)
+            if thread.ident is not None:
+                thread.join()  # each has at most one transaction left, which SQLite bounds
+        self._presence.withdraw()
         self._store.close()
         self._data_directory.release()
         log.info("stopped")
@@ -205,7 +203,7 @@ class Daemon:
         """The thread that owns the analysis process: the kernel kills the process when this thread ends."""
         try:
             self._process.start()
-        except (PacsAgentError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - `start`, which waits for this, raises it
             self._failure = error
             return
         finally:
@@ -220,23 +218,27 @@ class Daemon:
             except OperationalError as error:  # locked for longer than we wait, or its disk is full
                 log.error("the database is not available", reason=str(error.orig), next_try_in_s=DATABASE_PAUSE_S)
                 self._stop.wait(DATABASE_PAUSE_S)
-            except Exception as error:
-                log.exception("a station ended; the daemon stops")
-                self._failure = StationError(
-                    f"the daemon stopped: {type(error).__name__} in {threading.current_thread().name}, see the log"
-                )
-                self._stop.set()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon
+                self._fail(error)
+
+    def _timely(self, what: str, job: Callable[[], None]) -> None:
+        """A job of the schedule, which would keep an exception to itself."""
+        try:
+            job()
+        except (OperationalError, OSError) as error:  # as above; the next time may be better
+            log.error("a job of the schedule waits", job=what, reason=str(error).splitlines()[0])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        name = threading.current_thread().name
+        log.error("a station ended; the daemon stops", station=name, exc_info=error)
+        self._failure = StationError(f"the daemon stopped: {type(error).__name__} in {name}, see the log")
+        self._stop.set()
 
     def _each_second(self) -> None:
         """Declare studies complete; tell who runs, and what hinders."""
-        try:
-            self._declare_complete()
-            self._write_state()
-        except (OperationalError, OSError) as error:
-            # Locked, or its disk is full: the next second may be better.
-            log.error("completeness waits", reason=str(error).splitlines()[0])
-
-    def _declare_complete(self) -> None:
+        self._tell()
         open_studies = self._listener.open_studies()
         now = self._store.clock()
         for receiving in analysing.receiving_studies(self._store):
@@ -252,6 +254,19 @@ class Daemon:
             if reason and analysing.queue_study(self._store, receiving, reason):
                 log.info("study complete", study_instance_uid=receiving.study_instance_uid, reason=reason)
 
+    def _tell(self) -> None:
+        """Say who runs, for `pacs-agent status`."""
+        self._presence.tell(
+            version=__version__,
+            ae_title=self._settings.listener.ae_title,
+            host=self._settings.listener.host,
+            port=self.port,
+            ready_since=to_text(self._ready_since),
+            device=self._process.device,
+            worker_pid=self._process.pid,
+            problem=self._station.problem,
+        )
+
     def _each_night(self) -> None:
         """Retention: rows forget a file before it goes, so that no row ever names what is not there."""
         retention, now = self._settings.retention, self._store.clock()
@@ -266,98 +281,6 @@ class Daemon:
             files += self._outbox.remove(retaining.forget_objects(self._store, days_ago(retention.objects_days)))
         rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
         log.info("retention", files=files, studies=rows)
-
-    def _write_state(self) -> None:
-        """Write who runs for `pacs-agent status`, when it changed."""
-        state: dict[str, str | int | None] = {
-            "pid": os.getpid(),
-            "pid_started": _started_at(os.getpid()),
-            "version": __version__,
-            "ae_title": self._settings.listener.ae_title,
-            "host": self._settings.listener.host,
-            "port": self.port,
-            "ready_since": to_text(self._ready_since),
-            "device": self._process.device,
-            "worker_pid": self._process.pid,
-            "problem": self._station.problem,
-        }
-        if state != self._told:
-            path = self._settings.data_dir / STATE_FILE
-            write_durably(path, (json.dumps(state).encode(),), path.with_suffix(".tmp"))
-            self._told = state
-
-
-class _Reports:
-    """Claim and findings to objects: headers read, SR built, bytes made safe, destinations named."""
-
-    def __init__(self, settings: Settings, store: Store, outbox: Outbox, bundle: Bundle) -> None:
-        self._settings = settings
-        self._store = store
-        self._outbox = outbox
-        self._model = bundle.identity
-        self._equipment = Equipment(
-            device_uid=store.device_uid(new_uid()),
-            station_name=settings.listener.ae_title,
-            software_version=__version__,
-        )
-
-    def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
-        named = {image.sop_instance_uid for finding in findings for image in finding.images}
-        sources = [self._source(instance) for instance in claim.instances if instance.facts.sop_instance_uid in named]
-        predecessors = [
-            Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
-            for row in analysing.predecessors(self._store, claim.study_id)
-        ]
-        classes = dict.fromkeys(target.sr_class for target in self._settings.destination) or {"comprehensive3d": None}
-        return [
-            self._one(claim, findings, sources, [each for each in predecessors if each.sop_class_uid == uid], name)
-            for name, uid in SR_CLASSES.items()
-            if name in classes
-        ]
-
-    def _source(self, instance: ClaimedInstance) -> Dataset:
-        """The header of an image; where its file is gone, what the record knows of it."""
-        if instance.path and (path := self._settings.data_dir / instance.path).is_file():
-            return dcmread(path, stop_before_pixels=True)
-        header, facts = Dataset(), instance.facts
-        header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
-        header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid
-        header.PatientID, header.IssuerOfPatientID = facts.patient_id, facts.issuer_of_patient_id
-        header.PatientBirthDate, header.StudyDate = facts.patient_birth_date, facts.study_date
-        header.AccessionNumber, header.Modality = facts.accession_number, facts.modality
-        return header
-
-    def _one(
-        self,
-        claim: Claim,
-        findings: Sequence[Finding],
-        sources: Sequence[Dataset],
-        predecessors: Sequence[Predecessor],
-        sr_class: SrClass,
-    ) -> ReportRow:
-        identity = ReportIdentity(
-            sop_instance_uid=new_uid(),
-            series_instance_uid=new_uid(),
-            revision=claim.revision,
-            created_at=self._store.clock().astimezone(),  # the site's zone, as StudyTime is
-        )
-        ds = structured_report(
-            findings,
-            sources,
-            self._model,
-            self._equipment,
-            identity,
-            predecessors=predecessors,
-            sr_class=sr_class,
-        )
-        return ReportRow(
-            object="sr",
-            sop_class_uid=SR_CLASSES[sr_class],
-            sop_instance_uid=identity.sop_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
-            deliveries=self._outbox.deliveries(sr_class, claim.received_at),
-        )
 
 
 def _bound_arenas() -> None:
@@ -394,17 +317,9 @@ def _completeness(settings: Settings) -> CompletenessRules:
     )
 
 
-def running_state(data_dir: Path) -> dict[str, str | int | None] | None:
-    """What a running daemon wrote of itself; None where none runs on this directory."""
-    try:
-        state: dict[str, str | int | None] = json.loads((data_dir / STATE_FILE).read_text())
-        # Another process may have got the number of a dead one.
-        return state if _started_at(int(state["pid"] or 0)) == state["pid_started"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _started_at(pid: int) -> int:
-    """When a process started, in clock ticks since boot. proc(5)"""
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return int(stat.rpartition(")")[2].split()[19])  # the name before it may hold anything
+def _equipment(settings: Settings, store: Store) -> Equipment:
+    return Equipment(
+        device_uid=store.device_uid(new_uid()),
+        station_name=settings.listener.ae_title,
+        software_version=__version__,
+    )

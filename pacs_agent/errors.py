@@ -1,5 +1,12 @@
 """One tree of exceptions; a docstring is the message when none is given."""
 
+import errno
+
+SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+"""`OSError.errno` of what may pass by itself: the machine's trouble, which says nothing of the object in hand."""
+
 
 class PacsAgentError(Exception):
     """Something that pacs-agent foresaw went wrong."""

@@ -7,6 +7,7 @@ they quote what they could not read.
 
 import logging
 import sys
+import threading
 import traceback
 import warnings
 from typing import Any
@@ -48,8 +49,19 @@ def configure(level: str, form: str) -> None:
         library.handlers[:] = [logging.NullHandler()]
         library.propagate = False
         library.setLevel(logging.CRITICAL)
+    threading.excepthook = _log_thread
     # They also warn with the value itself; a malformed birth date or an odd name must not reach stderr.
     warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|pynetdicom)\b")
+
+
+def _log_thread(ended: threading.ExceptHookArgs) -> None:
+    """A thread that an exception ended, pynetdicom's above all: one of our lines instead of Python's traceback."""
+    if ended.exc_value is not None:
+        structlog.get_logger().error(
+            "a thread ended by an error",
+            thread=ended.thread.name if ended.thread else None,
+            exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback),
+        )
 
 
 def _traceback(exc_info: ExcInfo) -> str:

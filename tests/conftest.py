@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from peers import ORTHANC, SAMPLES, Orthanc, answers_echo, free_port, wait_for
 # A slow machine is no failure: no test asserts a time.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def _hook_afterwards() -> Iterator[None]:
+    """What our logging does with a thread's exception ends with its test: of the next one pytest wants to know."""
+    hook = threading.excepthook
+    yield
+    threading.excepthook = hook
 
 
 @pytest.fixture(scope="module")

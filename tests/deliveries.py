@@ -90,7 +90,7 @@ class Delivery:
         ds.save_as(path, enforce_file_format=True)
         facts = Instance(f"1.2.{number}", CR, "1.3", f"1.4.{number}")
         receipt = receiving.Receipt(facts, Eligibility("received"), "x", str(number), 1, "XR1", self.store.now())
-        receiving.accept(self.store, receipt)
+        receiving.Reception(self.store).accept(receipt)
         [waiting] = analysing.receiving_studies(self.store)
         analysing.queue_study(self.store, waiting, "quiet")
         [claim] = analysing.claim_studies(self.store, 1, 60)

@@ -21,7 +21,14 @@ class Record(Store):
         self.moment += timedelta(seconds=seconds)
 
     def receive(
-        self, number: int, study: str = "1.4", *, status: Any = "received", content: str = "", **facts: Any
+        self,
+        number: int,
+        study: str = "1.4",
+        *,
+        status: Any = "received",
+        content: str = "",
+        is_adopted: bool = False,
+        **facts: Any,
     ) -> str:
         """An instance comes in."""
         self.tick(1)
@@ -30,8 +37,8 @@ class Record(Store):
         )
         digest = f"{number}{content}"
         eligibility = Eligibility(status, None if status == "received" else "a reason")
-        return receiving.accept(
-            self, receiving.Receipt(header, eligibility, f"inbox/{digest}", digest, 1, "XR1", self.now())
+        return receiving.Reception(self).accept(
+            receiving.Receipt(header, eligibility, f"inbox/{digest}", digest, 1, "XR1", self.now(), is_adopted)
         )
 
     def queue(self) -> None:

@@ -3,7 +3,6 @@
 The only place that parks a study: whatever goes wrong with one becomes its reason, and the others go on.
 """
 
-import errno
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.finding import Finding, ImageOutcome, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
-from pacs_agent.errors import BundleError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import SHORTAGES, BundleError, WorkerDiedError, WorkerUnavailableError
 from pacs_agent.record.analysing import (
     Claim,
     ClaimedInstance,
@@ -41,10 +40,6 @@ log = structlog.get_logger()
 
 STAGE = "analysis"  # its name for `pause` and `resume`
 LONGEST_PAUSE_S = 60.0
-# What says nothing of a study: the machine is short of something, and may have it again.
-_SHORTAGES = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,7 @@ class AnalysisStation:
         assess: header facts and the day of receipt to eligibility.
         map_body_part: header facts to part and side.
         make_reports: claim and findings to objects, their bytes safe on disk.
+        discard_unrecorded: removes objects whose analysis could not be recorded; they are made again.
         batch_studies: studies claimed at a time.
         lease_s: how long a claim holds.
     """
@@ -95,6 +91,7 @@ class AnalysisStation:
         assess: Callable[[Instance, date], Eligibility],
         map_body_part: Callable[[Instance], BodyPartMapping],
         make_reports: Callable[[Claim, Sequence[Finding]], list[ReportRow]],
+        discard_unrecorded: Callable[[], None],
         batch_studies: int,
         lease_s: float,
     ) -> None:
@@ -105,6 +102,7 @@ class AnalysisStation:
         self._assess = assess
         self._map_body_part = map_body_part
         self._make_reports = make_reports
+        self._discard_unrecorded = discard_unrecorded
         self._batch_studies = batch_studies
         self._lease_s = lease_s
         self.problem: str | None = None  # why studies wait, where that is nobody's fault
@@ -116,6 +114,7 @@ class AnalysisStation:
             try:
                 if failures:  # what was in hand goes back; nobody else holds a claim
                     release_claims(self._store)
+                    self._discard_unrecorded()
                 worked = self._is_due() and self.work_once(stop)
             except (OperationalError, OSError, WorkerUnavailableError, BundleError) as error:
                 if stop.is_set():
@@ -179,6 +178,7 @@ class AnalysisStation:
     def _park(self, claim: Claim, error: Exception) -> None:
         log.exception("study failed", study_instance_uid=claim.study_instance_uid)
         fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
+        self._discard_unrecorded()
 
     def _after_death(self, claims: Sequence[Claim], reason: str, stop: threading.Event) -> None:
         if stop.is_set():  # our own doing
@@ -252,7 +252,7 @@ class AnalysisStation:
 def _is_shortage(error: Exception) -> bool:
     """Whether an error may pass by itself and says nothing of the study in hand."""
     if isinstance(error, OSError):
-        return error.errno in _SHORTAGES
+        return error.errno in SHORTAGES
     return isinstance(error, OperationalError | WorkerUnavailableError | BundleError)
 
 

@@ -6,6 +6,7 @@ nothing over them but C-ECHO; makes neither file nor folder.
 
 import shutil
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,13 @@ from pydicom.uid import UID
 from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.analyse.bundle import load_bundle
-from pacs_agent.daemon import running_state
-from pacs_agent.deliver.association import association, echo, why_not_established
+from pacs_agent.deliver.association import association, client_tls, echo, why_not_established
 from pacs_agent.errors import OutOfResourcesError, PacsAgentError
+from pacs_agent.presence import running_state
+from pacs_agent.receive.listener import server_tls
 from pacs_agent.record.store import Store
 from pacs_agent.report.sr import SR_CLASSES
-from pacs_agent.settings import Destination, Settings
+from pacs_agent.settings import Destination, Settings, Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,12 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
         _attempt("disk", partial(_disk, settings)),
         _attempt("port", partial(_port, settings)),
     ]
+    if settings.listener.tls:
+        checks.append(_attempt("listener: TLS", partial(_tls, settings.listener.tls, server_tls)))
     for target in settings.destination:
         name = f"destination {target.name}"
+        if target.tls:
+            checks.append(_attempt(f"{name}: TLS", partial(_tls, target.tls, client_tls)))
         checks.append(_attempt(f"{name}: C-ECHO", partial(_echo, target, ours)))
         checks += [
             _attempt(f"{name}: {kind}", partial(_storage, target, ours, kind)) for kind in settings.report.objects
@@ -102,6 +108,17 @@ def _port(settings: Settings) -> str:
     except OSError as error:
         raise PacsAgentError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return f"{host}:{port} is free" if port else f"{host}, any free port"
+
+
+def _tls(tls: Tls, load: Callable[[Tls], object]) -> str:
+    files = (tls.certificate, tls.key, tls.ca)
+    for path in files:
+        path.open("rb").close()  # ssl's own error would not say which
+    try:
+        load(tls)
+    except ssl.SSLError as error:
+        raise PacsAgentError(f"{', '.join(map(str, files))}: {error.reason or error}") from error
+    return f"{tls.certificate} with its key, and {tls.ca}"
 
 
 def _echo(target: Destination, ours: str) -> str:

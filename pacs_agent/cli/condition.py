@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pacs_agent.cli.checks import free_mb
-from pacs_agent.daemon import running_state
+from pacs_agent.presence import running_state
 from pacs_agent.record import reading
 from pacs_agent.settings import Settings
 

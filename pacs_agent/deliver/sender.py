@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 
 from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, association, cut, why_not_established
 from pacs_agent.deliver.outbox import Backoff
+from pacs_agent.errors import SHORTAGES
 from pacs_agent.record import delivering
 from pacs_agent.record.delivering import Due
 from pacs_agent.record.store import Store
@@ -38,9 +39,13 @@ BROKEN_IN_A_ROW = 3  # associations that ended without one answer; then each fur
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """How one C-STORE ended; `broken`: the association ended before the answer, `unsent`: before the request."""
+    """How one C-STORE ended.
 
-    kind: Literal["stored", "refused", "broken", "unsent"]
+    `broken`: the association ended before the answer, `unsent`: before the request; `unread`: not offered, for our own
+    machine is short of something.
+    """
+
+    kind: Literal["stored", "refused", "broken", "unsent", "unread"]
     status: str | None = None
     error: str = ""
 
@@ -72,6 +77,7 @@ class Sender:
     def run(self, stop: threading.Event, idle_s: float = 0.5) -> None:
         """Deliver what is due until *stop*."""
         name = self._destination.name
+        delivering.end_leases(self._store, name)  # of a run that the database ended
         while not stop.is_set():
             if name in self._store.paused() or not delivering.has_due(self._store, name) or not self.deliver_once(stop):
                 stop.wait(idle_s)
@@ -126,8 +132,8 @@ class Sender:
         left, answers, is_broken = list(dues), 0, False
         try:
             while left and assoc.is_established and not (stop.is_set() or is_broken):
-                if not delivering.is_waiting(self._store, left[0]):  # withdrawn since it was claimed
-                    left.pop(0)
+                if not delivering.is_waiting(self._store, left[0]):  # withdrawn or held since it was claimed
+                    delivering.give_back(self._store, [left.pop(0)])
                     continue
                 outcome = self._store_one(assoc, left[0])
                 if outcome.kind == "unsent":
@@ -135,7 +141,7 @@ class Sender:
                 self._reached()
                 self._settle(left.pop(0), outcome)
                 is_broken = outcome.kind == "broken"
-                answers += not is_broken
+                answers += outcome.kind in ("stored", "refused")
         finally:
             if assoc.is_established:
                 assoc.abort() if is_broken else assoc.release()
@@ -181,6 +187,8 @@ class Sender:
                 # Why stands in `deliveries`: a PACS's own words may name a patient.
                 log.error("object refused and parked", status=outcome.status)
             else:
+                if outcome.kind == "unread":
+                    delivering.give_back(self._store, [due])
                 pause_s, until = self._pause(due.attempts)
                 delivering.postpone(self._store, due, outcome.error, until)
                 log.warning("object not delivered yet", reason=outcome.error, next_try_in_s=pause_s)
@@ -212,7 +220,8 @@ def _answered(status: int | None, comment: str, due: Due) -> SendOutcome:
 
 
 def _unfit(error: Exception) -> SendOutcome:
-    return SendOutcome("refused", error=f"{type(error).__name__}: {error}"[:200])
+    is_shortage = isinstance(error, OSError) and error.errno in SHORTAGES
+    return SendOutcome("unread" if is_shortage else "refused", error=f"{type(error).__name__}: {error}"[:200])
 
 
 def _hex(status: int | None) -> str:

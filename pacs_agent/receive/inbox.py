@@ -165,8 +165,8 @@ class Inbox:
     def reconcile(self) -> None:
         """Bring files and rows together again after whatever ended the last run.
 
-        A file without a row becomes a row (its sender may have been told success); a row without its file says so;
-        half-written files go.
+        A file without a row becomes a row (its sender may have been told success); one that retention took from its row
+        and was killed before it went is its row's again; a row without its file says so; half-written files go.
         """
         for leftover in self._tmp.iterdir():
             leftover.unlink()
@@ -190,11 +190,19 @@ class Inbox:
             return
         sender = str(meta.get("SendingApplicationEntityTitle", ""))
         modified = datetime.fromtimestamp(path.stat().st_mtime, tz=self._store.clock().tzinfo)
-        self._register(path, received.facts, sha256, len(encoded), sender, modified)
-        log.info("an instance without a row was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
+        self._register(path, received.facts, sha256, len(encoded), sender, modified, is_adopted=True)
+        log.info("a file that no row named was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
 
     def _register(
-        self, path: Path, facts: Instance, sha256: str, size_bytes: int, calling_ae_title: str, moment: datetime
+        self,
+        path: Path,
+        facts: Instance,
+        sha256: str,
+        size_bytes: int,
+        calling_ae_title: str,
+        moment: datetime,
+        *,
+        is_adopted: bool = False,
     ) -> receiving.Outcome:
         return self._reception.accept(
             receiving.Receipt(
@@ -205,6 +213,7 @@ class Inbox:
                 size_bytes=size_bytes,
                 calling_ae_title=calling_ae_title,
                 received_at=to_text(moment),
+                is_adopted=is_adopted,
             ),
         )
 

@@ -15,7 +15,7 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from sqlalchemy.exc import DBAPIError
 
-from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError, OutOfResourcesError
+from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError, OutOfResourcesError, SettingsError
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_agent.receive.connection import BoundedServer, BoundedSocket, hang_up
 from pacs_agent.receive.contexts import supported_contexts
@@ -77,13 +77,15 @@ class Listener:
         """Open the port and serve in threads of its own; returns the port.
 
         Raises:
+            SettingsError: the certificates cannot be used.
             OSError: the port cannot be opened.
         """
         settings = self._settings
+        ssl_context = server_tls(settings.tls) if settings.tls else None
         server = self._ae.make_server(
             (settings.host, settings.port),
             contexts=supported_contexts(),
-            ssl_context=server_tls(settings.tls) if settings.tls else None,
+            ssl_context=ssl_context,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._on_open),
                 (evt.EVT_REQUESTED, self._on_requested),
@@ -102,19 +104,34 @@ class Listener:
         return int(server.server_address[1])
 
     def stop(self, drain_s: float) -> None:
-        """Stop accepting, let transfers in hand finish for at most *drain_s*, then abort what is left."""
+        """Stop accepting, let transfers in hand finish for at most *drain_s*, then abort what is left.
+
+        What is no association yet ends at once: nothing of it is worth waiting for.
+        """
         if self._server is None:
             return
         self._server.shutdown()
+        self._hang_up_unestablished(self._server)
         deadline = time.monotonic() + drain_s
         while time.monotonic() < deadline and any(
             connection.is_storing or time.monotonic() - connection.socket.last_received < 1.0
             for connection in self._open().values()
         ):
             time.sleep(0.05)
-        for association in self._open():
-            association.abort()
+        self._hang_up_unestablished(self._server)
+        for association, connection in self._open().items():
+            if connection.is_established:
+                association.abort()
         self._server = None
+
+    def _hang_up_unestablished(self, server: BoundedServer) -> None:
+        for address, newcomer in list(server.newcomers.items()):
+            server.newcomers.pop(address, None)
+            hang_up(newcomer.socket)
+        for connection in self._open().values():
+            if not connection.is_established:
+                # Not `abort`, which waits for the thread that reads, and knows no way out of Sta2. PS3.8 9.2.3
+                hang_up(connection.socket.socket)
 
     def open_studies(self) -> dict[str, float]:
         """Studies that an open association's latest instance belongs to → seconds since that association was heard."""
@@ -267,10 +284,23 @@ def _failure(status: int, comment: str) -> Dataset:
 
 
 def server_tls(tls: Tls) -> ssl.SSLContext:
-    """Mutual TLS, 1.2 at least. BCP 195"""
+    """Mutual TLS, 1.2 at least. BCP 195
+
+    Raises:
+        SettingsError: a file cannot be read, or does not hold what it should; the message names it.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    context.load_verify_locations(tls.ca)
+    in_hand = f"{tls.certificate} with {tls.key}"
+    try:
+        for path in (tls.certificate, tls.key, tls.ca):
+            path.open("rb").close()  # ssl's own error would not say which
+        context.load_cert_chain(tls.certificate, tls.key)
+        in_hand = str(tls.ca)
+        context.load_verify_locations(tls.ca)
+    except ssl.SSLError as error:
+        raise SettingsError(f"listener.tls: {in_hand}: {error.reason or error}") from error
+    except OSError as error:
+        raise SettingsError(f"listener.tls: {error.filename}: {error.strerror}") from error
     context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -44,12 +44,12 @@ def read_part10(path: Path) -> tuple[FileMetaDataset, memoryview]:
     """Group 0002 and the encoded data set of a file in the inbox.
 
     Raises:
-        NotUnderstoodError: it is not a Part 10 file.
+        NotUnderstoodError: it is not a Part 10 file, or no longer there.
     """
     try:
         meta = read_file_meta_info(path)
         # The group length element, then as many bytes as that says.
         offset = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
+        return meta, memoryview(path.read_bytes())[offset:]
     except Exception as error:
         raise NotUnderstoodError(f"not a Part 10 file: {type(error).__name__}") from error
-    return meta, memoryview(path.read_bytes())[offset:]

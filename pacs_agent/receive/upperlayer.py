@@ -11,11 +11,15 @@ import struct
 import threading
 from typing import Any
 
+import structlog
 from pynetdicom import _config
 from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
+
+log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.05
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
@@ -39,6 +43,7 @@ class Turn:
         self.answers = association.dul.to_provider_queue = _Answers(self)
         association.dul._run_loop_delay = 0
         association.dul.__class__ = _Provider
+        association.dimse.__class__ = _Assembler
 
     def await_answer(self) -> bool:
         """In the provider's thread: wait while the user works at an answer; whether it was our turn."""
@@ -92,10 +97,10 @@ class _Answers(queue.Queue[Any]):
 
 class _Provider(DULServiceProvider):
     def _read_pdu_data(self) -> None:
-        """As pynetdicom's; but who hangs up before asking for an association leaves no thread waiting for it."""
+        """As pynetdicom's; but who does not ask for an association leaves no thread waiting for it."""
         awaits_request = self.state_machine.current_state == "Sta2"  # PS3.8 9.2
         super()._read_pdu_data()
-        if awaits_request and "Evt17" in self.event_queue.queue:
+        if awaits_request and "Evt6" not in self.event_queue.queue:
             self.to_user_queue.put(None)
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
@@ -117,3 +122,17 @@ class _Provider(DULServiceProvider):
             pdu.presentation_data_value_items.append(item)
             offset = end
         return pdu, "Evt10"
+
+
+class _Assembler(DIMSEServiceProvider):
+    def receive_primitive(self, primitive: Any) -> None:
+        """As pynetdicom's; but a message that cannot be read ends its association by an A-ABORT, not its thread."""
+        try:
+            super().receive_primitive(primitive)
+        except Exception as error:  # noqa: BLE001 - pynetdicom and pydicom raise whatever such bytes lead them to
+            log.warning(
+                "association aborted: a message that cannot be read",
+                address=self.assoc.requestor.address,
+                kind=type(error).__name__,
+            )
+            self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2

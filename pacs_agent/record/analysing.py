@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
+from pacs_agent.record.delivering import cancel_superseded
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, destination, finding, instance, report, study
 from pacs_agent.record.times import to_text
@@ -183,22 +184,35 @@ def _last_revision(connection: Connection, study_id: int) -> int:
 
 
 def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
-    """The study's latest reports that a destination has or may yet get: what a new report replaces."""
-    sent = (
-        select(report.c.id)
-        .join(delivery)
-        .where(or_(delivery.c.status.not_in(("held", "cancelled")), delivery.c.attempts > 0))
+    """The study's reports that a new one replaces, oldest first.
+
+    At each destination the latest that it has, and what was offered since and may be there too. What was never offered
+    will not be: the new report supersedes it, and while the study is claimed no sender takes it.
+    """
+    newer, of, by = delivery.alias(), report.alias(), analysis.alias()
+    later = (
+        select(of.c.id)
+        .join(by, by.c.id == of.c.analysis_id)
+        .where(by.c.study_id == study_id, by.c.revision > analysis.c.revision)
+        .correlate(analysis)
     )
-    latest = (
-        select(func.max(report.c.analysis_id))
-        .join(analysis)
-        .where(analysis.c.study_id == study_id, report.c.id.in_(sent))
-        .scalar_subquery()
+    is_replaced = (
+        select(newer.c.id)
+        .where(
+            newer.c.report_id.in_(later),
+            newer.c.destination == delivery.c.destination,
+            newer.c.status.concat("").in_(("delivered", "committed")),  # not by an index: it reads every study's
+        )
+        .correlate(delivery, analysis)
+        .exists()
     )
     rows = store.rows(
-        select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid).where(
-            report.c.analysis_id == latest, report.c.id.in_(sent)
-        )
+        select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid)
+        .join(analysis, analysis.c.id == report.c.analysis_id)
+        .join(delivery, delivery.c.report_id == report.c.id)
+        .where(analysis.c.study_id == study_id, delivery.c.attempts > 0, ~is_replaced)
+        .group_by(report.c.id)
+        .order_by(report.c.id)
     )
     return [PredecessorRow(*row) for row in rows]
 
@@ -236,7 +250,7 @@ def record_analysis(
         for result in images:
             connection.execute(
                 update(instance)
-                .where(instance.c.id == result.instance_id)
+                .where(instance.c.id == result.instance_id, _was_there(claim))
                 .values(
                     status=result.status,
                     reason=result.reason,
@@ -258,8 +272,7 @@ def record_analysis(
                     image_count=row.image_count, images_analysed=row.images_analysed, reason=row.reason,
                 )
             )  # fmt: skip
-        if reports:
-            _cancel_superseded(connection, claim.study_id)
+        _cancel_superseded(connection, claim.study_id)
         for made in reports:
             report_id = connection.execute(
                 insert(report).values(
@@ -292,14 +305,20 @@ def _finish(
     connection: Connection, claim: Claim, state: Literal["analysed", "failed"] = "analysed", reason: str | None = None
 ) -> None:
     """Close the claim; what came in meanwhile keeps the study open, and a person's word stands."""
-    seen = [image.instance_id for image in claim.instances]
+    seen = [image.instance_id for image in claim.instances if image.path]
+    came = and_(
+        instance.c.study_id == claim.study_id,
+        instance.c.is_current,
+        instance.c.status == "received",
+        instance.c.id.not_in(seen),
+    )
+    # Revised or moved to another study: the finding rests on what is there no more.
+    went = and_(instance.c.id.in_(seen), ~instance.c.is_current, instance.c.status != "ignored")
     missed = connection.execute(
-        select(func.min(instance.c.received_at)).where(
-            instance.c.study_id == claim.study_id,
-            instance.c.is_current,
-            instance.c.status == "received",
-            instance.c.id.not_in(seen),
-        )
+        select(func.min(case((came, instance.c.received_at), else_=study.c.last_received_at)))
+        .select_from(instance)
+        .join(study, study.c.id == claim.study_id)
+        .where(or_(came, went))
     ).scalar()
     connection.execute(
         update(study)
@@ -314,12 +333,22 @@ def _finish(
         )
 
 
+def _was_there(claim: Claim) -> ColumnElement[bool]:
+    """Not an instance whose file was lost when it was claimed and has come again since: it waits for its turn."""
+    lost = [image.instance_id for image in claim.instances if not image.path]
+    return or_(instance.c.id.not_in(lost), instance.c.path.is_(None))
+
+
 def fail_study(store: Store, claim: Claim, reason: str) -> None:
     """Park a study that cannot be analysed; `retry` tries it again."""
     with store.write() as connection:
         connection.execute(
             update(instance)
-            .where(instance.c.id.in_([image.instance_id for image in claim.instances]), instance.c.status == "received")
+            .where(
+                instance.c.id.in_([image.instance_id for image in claim.instances]),
+                instance.c.status == "received",
+                _was_there(claim),
+            )
             .values(status="failed", reason=reason)
         )
         _finish(connection, claim, "failed", reason)
@@ -398,13 +427,12 @@ def _queue_again(connection: Connection, at: str, study_id: int, study_instance_
 
 
 def _cancel_superseded(connection: Connection, study_id: int) -> None:
-    """What was held of earlier revisions never goes: only the current report may be released."""
+    """Of earlier revisions nothing goes any more, but for what was offered and may be there: it keeps its turn."""
     reports = select(report.c.id).join(analysis).where(analysis.c.study_id == study_id)
-    connection.execute(
-        update(delivery)
-        .where(delivery.c.report_id.in_(reports), delivery.c.status == "held", delivery.c.attempts == 0)
-        .values(status="cancelled", last_error="superseded by a later revision")
+    is_left = delivery.c.status.in_(("held", "parked")) | (
+        (delivery.c.status == "waiting") & (delivery.c.attempts == 0)
     )
+    cancel_superseded(connection, delivery.c.report_id.in_(reports) & is_left)
 
 
 def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:

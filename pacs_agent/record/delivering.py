@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, insert, literal, select, update
 
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, destination, event, report, study
 from pacs_agent.record.times import to_text
 
 LATE = "the time for delivery has passed"
+SUPERSEDED = "superseded by a later revision"
+_OBJECTS = (
+    delivery.join(report, report.c.id == delivery.c.report_id)
+    .join(analysis, analysis.c.id == report.c.analysis_id)
+    .join(study, study.c.id == analysis.c.study_id)
+)
 _REACHABLE: dict[str, Any] = {"unreachable_since": None, "next_attempt_at": None, "last_error": None}
 
 
@@ -29,6 +35,8 @@ class Due:
 
 def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
     """Take what is due at a destination: what was offered least often first, so that nothing holds the others up.
+
+    Nothing of a held study goes, and of one study one revision at a time, so that a PACS receives the current one last.
 
     The attempt is counted before it is made, so that after a kill a resend is known to be one (status 0111);
     `give_back` takes it off again.
@@ -49,9 +57,7 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
                 delivery.c.id, study.c.study_instance_uid, report.c.sop_class_uid, report.c.sop_instance_uid,
                 report.c.path, (delivery.c.attempts + 1).label("attempts"),
             )
-            .join(report, report.c.id == delivery.c.report_id)
-            .join(analysis, analysis.c.id == report.c.analysis_id)
-            .join(study, study.c.id == analysis.c.study_id)
+            .select_from(_OBJECTS)
             .where(_is_due(name, to_text(now)), report.c.path.is_not(None))
             .order_by(delivery.c.attempts, delivery.c.id)
             .limit(limit)
@@ -66,23 +72,50 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
 
 def has_due(store: Store, name: str) -> bool:
     """Whether anything waits whose time has come, at a destination whose time has come."""
-    return bool(store.rows(select(delivery.c.id).where(_is_due(name, store.now())).limit(1)))
+    return bool(store.rows(select(delivery.c.id).select_from(_OBJECTS).where(_is_due(name, store.now())).limit(1)))
 
 
 def _is_due(name: str, now: str) -> ColumnElement[bool]:
+    """What may go, of `_OBJECTS`."""
     out_of_reach = select(destination.c.name).where(destination.c.name == name, destination.c.next_attempt_at > now)
     return (
         (delivery.c.destination == name)
         & (delivery.c.status == "waiting")
         & (delivery.c.next_attempt_at <= now)
+        & (study.c.state != "held")
+        # While its study is in the analysis, what was never offered is about to be superseded: `predecessors`.
+        & ((delivery.c.attempts > 0) | func.coalesce(study.c.claimed_until <= now, True))
         & ~out_of_reach.exists()
+        & ~_earlier_waiting().exists()
+    )
+
+
+def _earlier_waiting() -> Select[tuple[int]]:
+    """What still waits for the same destination of an earlier revision of the same study: offered, maybe stored."""
+    other, of, by = delivery.alias(), report.alias(), analysis.alias()
+    earlier = (
+        select(of.c.id)
+        .join(by, by.c.id == of.c.analysis_id)
+        .where(by.c.study_id == analysis.c.study_id, by.c.revision < analysis.c.revision)
+        .correlate(analysis)
+    )
+    return (
+        select(other.c.id)
+        .where(
+            other.c.report_id.in_(earlier),
+            other.c.destination == delivery.c.destination,
+            other.c.status.concat("") == "waiting",  # not by an index: it would read all that waits, for each that does
+        )
+        .correlate(delivery, analysis)
     )
 
 
 def is_waiting(store: Store, due: Due) -> bool:
-    """Whether a claimed object is still to be sent: a person may have withdrawn it meanwhile."""
-    found = store.rows(select(delivery.c.status).where(delivery.c.id == due.delivery_id))
-    return bool(found) and found[0].status == "waiting"
+    """Whether a claimed object is still to be sent: its study may have been withdrawn or held meanwhile."""
+    found = store.rows(
+        select(delivery.c.status, study.c.state).select_from(_OBJECTS).where(delivery.c.id == due.delivery_id)
+    )
+    return bool(found) and found[0].status == "waiting" and found[0].state != "held"
 
 
 def mark_delivered(store: Store, due: Due, name: str, status: str) -> None:
@@ -165,12 +198,13 @@ def _give_back(connection: Connection, now: str, dues: Sequence[Due]) -> None:
 def make_due(store: Store, statuses: Sequence[str], since: str | None = None) -> int:
     """Let deliveries go now: the parked on `retry`, the held on `release`. Returns how many.
 
-    A person who says so does not wait for the pause of an outage either.
+    A person who says so does not wait for the pause of an outage either. What a later revision replaced does not go.
     """
     condition: ColumnElement[bool] = delivery.c.status.in_(statuses)
     if since is not None:
         condition = condition & delivery.c.report_id.in_(select(report.c.id).where(report.c.created_at >= since))
     with store.write() as connection:
+        cancel_superseded(connection, condition)
         values: dict[str, Any] = {"status": "waiting", "next_attempt_at": store.now()}
         if "held" in statuses:  # a person lets it go after its time; a retry does not
             values |= {"deliver_before": None, "last_error": None}
@@ -181,11 +215,39 @@ def make_due(store: Store, statuses: Sequence[str], since: str | None = None) ->
         return int(count)
 
 
+def cancel_superseded(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Of the deliveries that *condition* names, those of a report that a later revision replaced never go."""
+    later = analysis.alias()
+    is_replaced = (
+        select(report.c.id)
+        .join(analysis, analysis.c.id == report.c.analysis_id)
+        .join(later, (later.c.study_id == analysis.c.study_id) & (later.c.revision > analysis.c.revision))
+        .where(report.c.id == delivery.c.report_id)
+        .correlate(delivery)
+        .exists()
+    )
+    connection.execute(
+        update(delivery)
+        .where(condition, is_replaced)
+        .values(status="cancelled", next_attempt_at=None, last_error=SUPERSEDED)
+    )
+
+
 def wake_waiting(store: Store) -> None:
     """At start: leases of a dead run and pauses of a past outage end."""
     with store.write() as connection:
         connection.execute(update(delivery).where(delivery.c.status == "waiting").values(next_attempt_at=store.now()))
         connection.execute(update(destination).values(**_REACHABLE))
+
+
+def end_leases(store: Store, name: str) -> None:
+    """A sender begins anew: whatever it had in hand is due, and what waits for a reason of its own is tried early."""
+    with store.write() as connection:
+        connection.execute(
+            update(delivery)
+            .where(delivery.c.destination == name, delivery.c.status == "waiting")
+            .values(next_attempt_at=store.now())
+        )
 
 
 def forget_destinations(store: Store, configured: Collection[str]) -> int:
@@ -203,10 +265,7 @@ def forget_destinations(store: Store, configured: Collection[str]) -> int:
                 select(
                     literal(now), study.c.study_instance_uid, report.c.sop_instance_uid, literal("cancelled"), why
                 )
-                .select_from(delivery)
-                .join(report, report.c.id == delivery.c.report_id)
-                .join(analysis, analysis.c.id == report.c.analysis_id)
-                .join(study, study.c.id == analysis.c.study_id)
+                .select_from(_OBJECTS)
                 .where(gone)
                 .order_by(delivery.c.id),
             )

@@ -1,9 +1,10 @@
 """What the inbox writes: instances and the studies they belong to.
 
-Every instance on its way in passes here, so `accept` speaks constant SQL: SQLAlchemy's expressions would cost more than
-SQLite does.
+Every instance on its way in passes here, so `Reception` speaks constant SQL: SQLAlchemy's expressions would cost more
+than SQLite does.
 """
 
+import json
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _FACTS = (
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An instance that lies safely in the inbox and wants its row."""
+    """An instance that lies safely in the inbox and wants its row; `is_adopted`: it was found there at start."""
 
     facts: Instance
     eligibility: Eligibility
@@ -38,6 +39,7 @@ class Receipt:
     size_bytes: int
     calling_ae_title: str
     received_at: str
+    is_adopted: bool = False
 
 
 @dataclass(slots=True)
@@ -64,7 +66,10 @@ _CURRENT = """
 SELECT facts, path, sha256, (SELECT count(*) FROM instance WHERE sop_instance_uid = i.sop_instance_uid) AS revisions
 FROM instance i WHERE sop_instance_uid = ? AND is_current
 """
-_REVISIONS = "SELECT id, sha256, revision, path, reason, is_current FROM instance WHERE sop_instance_uid = ?"
+_REVISIONS = """
+SELECT i.id, i.study_id, s.study_instance_uid, i.sha256, i.revision, i.path, i.status, i.reason, i.is_current
+FROM instance i JOIN study s ON s.id = i.study_id WHERE i.sop_instance_uid = ?
+"""
 _SUPERSEDE = "UPDATE instance SET is_current = 0 WHERE sop_instance_uid = ?"
 _ADD_INSTANCE = """
 INSERT INTO instance (study_id, sop_instance_uid, revision, is_current, series_instance_uid, sop_class_uid,
@@ -88,6 +93,14 @@ UPDATE study SET last_received_at = max(last_received_at, :received_at),
   state = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), 'receiving', state),
   reason = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), NULL, reason)
 WHERE study_instance_uid = :study_instance_uid
+"""
+# An analysis spoke of what is taken away: it is said no longer, whatever comes instead.
+_REOPEN_STUDY = """
+UPDATE study SET last_received_at = max(last_received_at, :received_at),
+  waiting_since = coalesce(waiting_since, :received_at),
+  state = iif(state IN ('queued', 'analysed', 'failed'), 'receiving', state),
+  reason = iif(state IN ('queued', 'analysed', 'failed'), NULL, reason)
+WHERE id = :id AND state <> 'withdrawn'
 """
 _ADD_STUDY = """
 INSERT INTO study (study_instance_uid, state, accepted, alone, deaths, calling_ae_title, patient_id,
@@ -128,7 +141,10 @@ class Reception:
         self._is_writing = False
 
     def accept(self, receipt: Receipt) -> Outcome:
-        """As `accept`, from any thread.
+        """Write an instance's row and move its study, from any thread; durable on return.
+
+        An earlier revision that is sent again counts again: the sender's latest word stands. One whose file was found
+        at start does not, it gets its file back.
 
         Raises:
             SQLAlchemyError: the row, or the transaction that it shared, was not written.
@@ -172,24 +188,19 @@ class Reception:
                 each.outcome = outcome
 
 
-def accept(store: Store, receipt: Receipt) -> Outcome:
-    """Write an instance's row and move its study; durable on return.
-
-    An earlier revision that is sent again counts again: the sender's latest word stands.
-    """
-    with store.write() as connection:
-        return _accept(connection, receipt)
-
-
 def _accept(connection: Connection, receipt: Receipt) -> Outcome:
     uid = receipt.facts.sop_instance_uid
     values = _values(receipt)
     earlier = connection.exec_driver_sql(_REVISIONS, (uid,)).all()
     same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
-    if same is not None and same.is_current:
+    if same is not None and (same.is_current or receipt.is_adopted):
         if same.path is None:
-            _give_back(connection, same.id, values, was_lost=same.reason == LOST)
+            _give_back(connection, same.id, values, was_lost=same.is_current and same.reason == LOST)
         return "duplicate"
+    replaced = next((row for row in earlier if row.is_current), None)
+    has_moved = replaced is not None and replaced.study_instance_uid != receipt.facts.study_instance_uid
+    if replaced is not None and (has_moved or replaced.status != "ignored"):
+        connection.exec_driver_sql(_REOPEN_STUDY, values | {"id": replaced.study_id})
     study_row = _study_of(connection, values)
     if earlier:
         connection.exec_driver_sql(_SUPERSEDE, (uid,))
@@ -205,7 +216,11 @@ def _accept(connection: Connection, receipt: Receipt) -> Outcome:
             connection, receipt.received_at, "instance revised",
             study_instance_uid=receipt.facts.study_instance_uid, sop_instance_uid=uid, detail=detail,
         )  # fmt: skip
-    _settle_identity(connection, study_row, receipt)
+    if not _agrees(study_row, receipt.facts):
+        _settle_identity(connection, study_row, receipt.received_at)
+    if replaced is not None and has_moved:
+        left = connection.exec_driver_sql(_STUDY, (replaced.study_instance_uid,)).one()
+        _settle_identity(connection, left, receipt.received_at)
     return "revision" if earlier else "new"
 
 
@@ -244,21 +259,40 @@ def _study_of(connection: Connection, values: dict[str, Any]) -> Row[Any]:
     return connection.exec_driver_sql(_STUDY, (uid,)).one()
 
 
-def _settle_identity(connection: Connection, row: Row[Any], receipt: Receipt) -> None:
-    """Hold a study whose instances disagree on whose it is; an absent value says nothing."""
-    if row.state == "receiving" and all(getattr(row, name) == getattr(receipt.facts, name) for name in IDENTITY):
-        return  # as nearly always; what agreed before still does
+def _agrees(row: Row[Any], facts: Instance) -> bool:
+    """Whether an instance says of its identity what its study says, as nearly always; what agreed before still does."""
+    return row.state == "receiving" and all(getattr(row, name) == getattr(facts, name) for name in IDENTITY)
+
+
+def _settle_identity(connection: Connection, row: Row[Any], at: str) -> None:
+    """Hold a study whose instances disagree on whose it is; an absent value says nothing.
+
+    What a person accepted are the values that the study was held for: another one holds it again.
+    """
     rows = connection.exec_driver_sql(_SAID, (row.id,)).all()
-    said = {name: {value for each in rows if (value := getattr(each, name))} for name in IDENTITY}
-    differing = [name for name, values in said.items() if len(values) > 1]
+    said = {name: sorted({value for each in rows if (value := getattr(each, name))}) for name in IDENTITY}
+    differing = {name: values for name, values in said.items() if len(values) > 1}
+    known = json.loads(row.disagreement or "{}")
+    is_settled = row.state == "withdrawn" or (
+        differing == known if row.state == "held" else row.accepted and _is_within(differing, known)
+    )
+    changes: dict[str, Any] = {}
     if not differing:
-        agreed = {name: next(iter(values), "") for name, values in said.items()}
-        state = {"state": "receiving", "reason": None} if row.state == "held" and not row.accepted else {}
-        connection.execute(update(study).where(study.c.id == row.id).values(**agreed, **state))
-    elif not row.accepted and row.state not in ("held", "withdrawn"):
+        if rows:  # else its last instance was moved away, and whose it was is still so
+            changes = {name: next(iter(values), "") for name, values in said.items()}
+        if row.state == "held":
+            changes |= {"state": "receiving", "reason": None}
+    elif not is_settled:
         reason = "instances disagree on " + ", ".join(name.replace("_", " ") for name in differing)
-        connection.execute(update(study).where(study.c.id == row.id).values(state="held", reason=reason))
-        add_event(connection, receipt.received_at, "held", study_instance_uid=row.study_instance_uid, detail=reason)
+        changes = {"state": "held", "reason": reason, "accepted": False, "disagreement": json.dumps(differing)}
+        if row.state != "held":
+            add_event(connection, at, "held", study_instance_uid=row.study_instance_uid, detail=reason)
+    if changes:
+        connection.execute(update(study).where(study.c.id == row.id).values(**changes))
+
+
+def _is_within(values: dict[str, list[str]], known: dict[str, list[str]]) -> bool:
+    return all(set(each) <= set(known.get(name, ())) for name, each in values.items())
 
 
 def is_named(store: Store, path: str) -> bool:

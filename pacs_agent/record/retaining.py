@@ -6,6 +6,7 @@ from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, event, finding, instance, report, study
 
 _FINISHED = ("analysed", "withdrawn")
+STUDIES_AT_A_TIME = 100
 
 
 def _unfinished_reports() -> Select[tuple[int]]:
@@ -43,16 +44,26 @@ def forget_objects(store: Store, before: str) -> list[str]:
 
 def forget_rows(store: Store, before: str) -> int:
     """Remove studies finished before a time whose files are all gone; returns how many."""
+    forgotten = 0
+    while count := _forget_some(store, before):
+        forgotten += count
+    return forgotten
+
+
+def _forget_some(store: Store, before: str) -> int:
+    """A few at a time, for every receipt waits for the write lock."""
+    with_files = select(instance.c.study_id).where(instance.c.path.is_not(None))
+    with_objects = select(analysis.c.study_id).join(report).where(report.c.path.is_not(None))
     with store.write() as connection:
-        with_files = select(instance.c.study_id).where(instance.c.path.is_not(None))
-        with_objects = select(analysis.c.study_id).join(report).where(report.c.path.is_not(None))
         rows = connection.execute(
-            select(study.c.id, study.c.study_instance_uid).where(
+            select(study.c.id, study.c.study_instance_uid)
+            .where(
                 study.c.state.in_(_FINISHED),
                 study.c.last_received_at < before,
                 study.c.id.not_in(with_files),
                 study.c.id.not_in(with_objects),
             )
+            .limit(STUDIES_AT_A_TIME)
         ).all()
         for row in rows:
             analyses = select(analysis.c.id).where(analysis.c.study_id == row.id)

@@ -29,6 +29,7 @@ def _engine(path: Path) -> Engine:
         f"sqlite:///{path}",
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         hide_parameters=True,  # an error's text must not hold a patient's ID
+        max_overflow=-1,  # the threads are bounded; a pool's own error would look like nobody's fault
     )
 
     @event.listens_for(engine, "connect")

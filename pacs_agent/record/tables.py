@@ -27,6 +27,7 @@ study = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("accepted", Boolean, nullable=False, default=False),
+    Column("disagreement", Text, comment="JSON: the identity values that it was held for, and accepted with"),
     Column("calling_ae_title", Text, nullable=False),
     Column("patient_id", Text, nullable=False),
     Column("issuer_of_patient_id", Text, nullable=False),

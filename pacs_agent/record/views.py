@@ -2,12 +2,16 @@
 
 _OBJECTS = "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id"
 
-# What became of one analysis. A held object is not wanted until a person releases it, a cancelled one never.
+# Held because its time has passed: it was wanted, and is not there. A silent one has no error.
+_IS_LATE = "(d.status = 'held' AND d.last_error IS NOT NULL)"
+
+# What became of one analysis. A silent object is not wanted until a person releases it, a cancelled one never.
 _OWN_STATUS = f"""
 CASE WHEN f.status = 'unsupported' THEN 'unsupported' WHEN r.id IS NULL THEN 'analysed' ELSE (
   SELECT CASE
     WHEN COUNT(d.id) = 0 THEN 'held'
     WHEN SUM(d.status IN ('waiting', 'parked')) THEN 'analysed'
+    WHEN SUM({_IS_LATE}) THEN 'held'
     WHEN SUM(d.status IN ('delivered', 'committed')) THEN 'delivered'
     WHEN SUM(d.status = 'held') THEN 'held'
     ELSE 'analysed'
@@ -22,10 +26,11 @@ CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
     WHEN COUNT(d.id) = 0 THEN 'no destination is configured'
     WHEN SUM(d.status = 'parked')
       THEN 'parked at ' || MAX(CASE WHEN d.status = 'parked' THEN d.destination || ': ' || d.last_error END)
+    WHEN SUM({_IS_LATE})
+      THEN 'held at ' || GROUP_CONCAT(CASE WHEN {_IS_LATE} THEN d.destination END, ', ') || ': '
+           || MAX(CASE WHEN {_IS_LATE} THEN d.last_error END) || '; `pacs-agent release` sends it'
     WHEN SUM(d.status NOT IN ('held', 'cancelled')) THEN NULL
-    WHEN SUM(d.status = 'held')
-      THEN 'held: ' || COALESCE(MAX(CASE WHEN d.status = 'held' THEN d.last_error END), 'silent mode')
-           || '; `pacs-agent release` sends it'
+    WHEN SUM(d.status = 'held') THEN 'held: silent mode; `pacs-agent release` sends it'
     ELSE 'deliveries were cancelled' || COALESCE(': ' || MAX(d.last_error), '')
   END {_OBJECTS}
 ) END
@@ -54,8 +59,8 @@ SELECT
     ELSE COALESCE(f.reason || '; ' || {_STANDSTILL}, f.reason, {_STANDSTILL})
   END AS reason,
   s.station_name, s.manufacturer, s.manufacturer_model_name, s.received_at, a.analysed_at,
-  CASE WHEN NOT ({open_state}) AND {_OWN_STATUS} = 'delivered' THEN (SELECT MAX(d.delivered_at) {_OBJECTS})
-  END AS delivered_at,
+  CASE WHEN (NOT ({open_state}) OR s.state = 'held') AND {_OWN_STATUS} = 'delivered'
+    THEN (SELECT MAX(d.delivered_at) {_OBJECTS}) END AS delivered_at,
   r.sop_instance_uid AS report_sop_instance_uid
 FROM study s
 {rest}

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
 
 MAX_TEXT = 1024  # characters kept of one header text; the standard's longest short text (ST) has 1024
 
@@ -171,11 +170,6 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Instance))
 def is_valid_uid(uid: str) -> bool:
     """Whether *uid* is a UID by PS3.5 9.1, leading zeros in components forgiven as the field does."""
     return 0 < len(uid) <= 64 and all(part.isascii() and part.isdigit() for part in uid.split("."))
-
-
-def transfer_syntax_name(uid: str) -> str:
-    """The name of a transfer syntax, or the UID itself where it has none."""
-    return UID(uid).name
 
 
 @cache

@@ -49,8 +49,8 @@ def run(
 def receive(store: Store) -> None:
     """One instance comes in."""
     facts = Instance("1.2.1", "1.5", "1.3", STUDY, patient_id="PHANTOM-1", accession_number="A1")
-    receiving.accept(
-        store, receiving.Receipt(facts, Eligibility("received", None), "inbox/1", "1", 1, "XR1", store.now())
+    receiving.Reception(store).accept(
+        receiving.Receipt(facts, Eligibility("received", None), "inbox/1", "1", 1, "XR1", store.now())
     )
 
 

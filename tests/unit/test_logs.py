@@ -1,6 +1,7 @@
 """The log: a traceback without the values that an exception quotes."""
 
 import json
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -50,6 +51,19 @@ def test_a_full_disk_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     except OSError:
         structlog.get_logger().exception("a station ended")
     assert json.loads(capsys.readouterr().err)["exception"].endswith("builtins.OSError: No space left on device")
+
+
+def test_a_thread_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever ends a thread is logged as everything else is, and what it quotes is not."""
+    configure("info", "json")
+    thread = threading.Thread(target=lambda: int(NAME), name="reader")
+    thread.start()
+    thread.join()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "DOE" not in line
+    told = json.loads(line)
+    assert (told["event"], told["thread"]) == ("a thread ended by an error", "reader")
+    assert told["exception"].endswith("builtins.ValueError")
 
 
 def object_of(name: str) -> SOPClass:

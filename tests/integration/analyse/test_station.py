@@ -44,7 +44,7 @@ def queued(store: Store) -> Store:
     """A database with one complete study of one image."""
     facts = Instance("1.2.1", "1.2.840.10008.5.1.4.1.1.1", "1.3", "1.4", body_part_examined="HAND")
     receipt = receiving.Receipt(facts, Eligibility("received", None), "inbox/x", "x", 1, "XR1", store.now())
-    receiving.accept(store, receipt)
+    receiving.Reception(store).accept(receipt)
     [waiting] = analysing.receiving_studies(store)
     assert analysing.queue_study(store, waiting, "quiet")
     return store
@@ -72,6 +72,7 @@ def station(store: Store, process: Any, make_reports: Callable[..., Any] = lambd
         assess=lambda facts, received_on: Eligibility("received", None),
         map_body_part=map_body_part,
         make_reports=make_reports,
+        discard_unrecorded=lambda: None,
         batch_studies=4,
         lease_s=60,
     )

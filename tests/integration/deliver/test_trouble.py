@@ -1,5 +1,7 @@
 """One bad object, one bad destination, one late word: what else waits goes on."""
 
+import errno
+import os
 import socket
 import subprocess
 import threading
@@ -14,13 +16,18 @@ from deliveries import CR, Delivery, Pacs
 from peers import dcmtk, free_port, wait_for
 from pydicom.uid import Comprehensive3DSRStorage
 from pynetdicom import evt
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from pacs_agent.deliver import sender
 from pacs_agent.deliver.association import echo
 from pacs_agent.deliver.sender import BROKEN_IN_A_ROW
 from pacs_agent.record import analysing, delivering
+from pacs_agent.record.receiving import Receipt, Reception
 from pacs_agent.record.store import Store
 from pacs_agent.settings import Tls
+from pacs_agent.study.eligibility import Eligibility
+from pacs_agent.study.instance import Instance
 
 
 def aborting(*poison: str) -> Callable[[evt.Event], int]:
@@ -109,6 +116,60 @@ def test_association_that_ends_before_anything_is_sent_is_an_outage(
     assert row["last_error"] == "the association ended before anything could be sent"
     assert not delivering.has_due(delivery.store, "pacs")
     assert pacs.received == []
+
+
+# -- our own trouble --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO], ids=errno.errorcode.get)
+def test_shortage_of_our_own_parks_nothing(
+    delivery: Delivery, pacs: Pacs, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file that cannot be read now waits, not offered and not counted, and goes when it can; the others go on."""
+    pacs.start(CR)
+    short, other = (delivery.put(each) for each in range(2))
+    read = sender.dcmread
+
+    def read_one(path: Path) -> Any:
+        if path.stem == short:
+            raise OSError(number, os.strerror(number))
+        return read(path)
+
+    monkeypatch.setattr(sender, "dcmread", read_one)
+    delivery.send()
+    first, second = delivery.rows()
+    assert (first["status"], first["attempts"], second["status"]) == ("waiting", 0, "delivered")
+    assert os.strerror(number) in first["last_error"]
+    assert delivery.pause_s(first) > 0
+    monkeypatch.setattr(sender, "dcmread", read)
+    delivery.tick(delivery.pause_s(first))
+    delivery.send()
+    assert pacs.received == [other, short]
+
+
+def test_run_that_the_database_ended_leaves_no_lease(
+    delivery: Delivery, pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outcome that could not be written: the next `run` takes up the whole batch at once, and all is delivered."""
+    pacs.start(CR)
+    uids = [delivery.put(number) for number in range(3)]
+
+    def locked(*_: Any) -> None:
+        raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    stop = Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(delivering, "mark_delivered", locked)
+        with pytest.raises(OperationalError):
+            delivery.sender.run(stop)
+    thread = threading.Thread(target=delivery.sender.run, args=(stop, 0.02))
+    thread.start()
+    try:
+        wait_for(lambda: {row["status"] for row in delivery.rows()} == {"delivered"}, 20, "the delivery")
+    finally:
+        stop.set()
+        thread.join(20)
+    assert sorted(pacs.received) == sorted([uids[0], *uids])
 
 
 # -- an outage --------------------------------------------------------------------------------------------------------
@@ -215,7 +276,31 @@ def test_withdrawal_during_a_batch_stops_what_was_not_sent(delivery: Delivery, p
     pacs.answer = answer
     assert delivery.send() == 3
     assert pacs.received == [first, third]
-    assert [row["status"] for row in delivery.rows()] == ["delivered", "cancelled", "delivered"]
+    rows = delivery.rows()
+    assert [row["status"] for row in rows] == ["delivered", "cancelled", "delivered"]
+    assert [row["attempts"] for row in rows] == [1, 0, 1]  # it was never offered
+
+
+def test_study_held_during_a_batch_stops_what_was_not_sent(delivery: Delivery, pacs: Pacs) -> None:
+    """Its report is given back, and goes once a person has accepted the study."""
+    pacs.start(CR)
+    first, second = (delivery.put(number) for number in range(2))
+
+    def answer(event: evt.Event) -> int:
+        if str(event.request.AffectedSOPInstanceUID) == first:
+            for number, patient in enumerate(("ONE", "TWO")):
+                facts = Instance(f"1.9.{number}", CR, "1.3", "1.4.1", patient_id=patient)
+                receipt = Receipt(facts, Eligibility("ignored", "x"), "y", f"y{number}", 1, "XR1", delivery.store.now())
+                Reception(delivery.store).accept(receipt)
+        return 0
+
+    pacs.answer = answer
+    assert delivery.send() == 2
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("delivered", 1), ("waiting", 0)]
+    assert delivery.send() == 0
+    assert analysing.settle(delivery.store, "1.4.1", "accept", None)
+    assert delivery.send() == 1
+    assert pacs.received == [first, second]
 
 
 @pytest.mark.parametrize(

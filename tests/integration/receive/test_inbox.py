@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from radiographs import cr
@@ -211,16 +212,54 @@ def test_retention_removes_only_what_no_row_names(inbox: Inbox, store: Store, da
 
 
 def test_retention_spares_a_file_whose_row_is_being_written(
-    inbox: Inbox, store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    inbox: Inbox, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the rename and the row nothing names a file; it is spared all the same."""
     removed = []
 
+    accept_row = inbox._reception.accept
+
     def register(receipt: receiving.Receipt) -> str:
         removed.append(inbox.remove([receipt.path]))
-        return receiving.accept(store, receipt)
+        return accept_row(receipt)
 
     monkeypatch.setattr(inbox._reception, "accept", register)
     accept(inbox, cr())
     assert removed == [0]
     assert only_file(data_dir).exists()
+
+
+def test_file_that_goes_while_it_is_compared_does_not_refuse_its_sender(
+    inbox: Inbox, store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention removes the file between two looks at it: what the sender brings is kept."""
+    ds = cr()
+    accept(inbox, ds)
+
+    def read_and_remove(path: Path) -> FileMetaDataset:
+        meta = read_file_meta_info(path)
+        path.unlink()
+        return meta
+
+    monkeypatch.setattr("pacs_agent.receive.part10.read_file_meta_info", read_and_remove)
+    ds.InstanceNumber = 99
+    assert accept(inbox, ds) == "revision"
+    assert [row["is_current"] for row in instances(store)] == [0, 1]
+
+
+def test_file_that_retention_forgot_and_a_kill_left_is_given_back(
+    inbox: Inbox, make_inbox: Callable[[], Inbox], store: Store, data_dir: Path
+) -> None:
+    """The start gives a superseded revision its file again; what counts, and the finished study, stay as they are."""
+    first, second = cr(), cr()
+    second.SOPInstanceUID, second.StudyInstanceUID = first.SOPInstanceUID, first.StudyInstanceUID
+    for ds in (first, second):
+        accept(inbox, ds)
+    with store.write() as connection:
+        connection.exec_driver_sql("UPDATE study SET state = 'analysed'")
+    before = instances(store)
+    assert [row["is_current"] for row in before] == [0, 1]
+    assert len(retaining.forget_instances(store, "9999")) == 2
+    make_inbox().reconcile()
+    assert instances(store) == before
+    assert query(store.path, "SELECT state FROM study").rows == (("analysed",),)

@@ -29,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from radiographs import cr
@@ -505,6 +505,41 @@ def test_hanging_up_at_once_leaves_no_thread(make_listener: Callable[..., Any]) 
     wait_for(lambda: threading.active_count() <= before, 10, "the end of the probes' threads")
 
 
+def test_bytes_that_are_no_pdu_leave_no_thread(make_listener: Callable[..., Any]) -> None:
+    """Who speaks another protocol, is aborted and goes, keeps no place until the timeout."""
+    listener = make_listener(association_timeout_seconds=600)
+    before = threading.active_count()
+    with connect(listener.port) as probe:
+        probe.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert closes(probe)
+    wait_for(lambda: threading.active_count() <= before, 10, "the end of the probe's threads")
+
+
+# A command set of group length and CommandField 7777H, which no message has. PS3.7 6.3.1, E.1
+UNKNOWN_COMMAND = struct.pack("<HHLLHHLH", 0, 0, 4, 10, 0, 0x0100, 2, 0x7777)
+
+
+@pytest.mark.parametrize(
+    "command", [b"", b"\xff" * 200, UNKNOWN_COMMAND], ids=["empty", "garbage", "unknown command field"]
+)
+def test_message_that_cannot_be_read_is_aborted(listener: Any, monkeypatch: pytest.MonkeyPatch, command: bytes) -> None:
+    """The peer gets an A-ABORT of the provider (PS3.8 9.3.8), no thread dies by an exception, the next is served."""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    assoc = associate(listener.port)
+    received: list[Any] = []
+    assoc.bind(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))
+    context_id = assoc.accepted_contexts[0].context_id
+    assoc.dul.socket.socket.sendall(
+        struct.pack(">BBLLBB", 4, 0, len(command) + 6, len(command) + 2, context_id, 3) + command
+    )
+    wait_for(lambda: assoc.is_aborted, 10, "the abort")
+    assert [(pdu.pdu_type, pdu.source) for pdu in received] == [(0x07, 2)]
+    wait_for(lambda: not listener._open(), 10, "the end of the association")
+    assert died == []
+    assert store_one(listener.port, cr()) == 0
+
+
 @pytest.mark.parametrize(
     "said", [b"\x01", struct.pack(">BBL", 1, 0, 300) + b"\0" * 10], ids=["in the header", "in the body"]
 )
@@ -584,3 +619,24 @@ def test_stop_closes_the_port(listener: Listener) -> None:
     """After `stop` nobody is served."""
     listener.stop(0)
     assert not answers_echo(listener.port, "PACS_AGENT")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01\0", struct.pack(">BBL", 1, 0, 500) + b"x" * 100])
+def test_stop_waits_for_no_connection_without_an_association(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    """Silent or half-spoken, it is hung up, and no thread of it dies by an exception."""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    listener = make_listener(association_timeout_seconds=600)
+    before = threading.active_count()
+    with connect(listener.port) as probe:
+        probe.sendall(said)
+        wait_for(lambda: listener._open() and not listener._server.newcomers, 10, "the connection")
+        stopping = threading.Thread(target=listener.stop, args=(30,))
+        stopping.start()
+        assert closes(probe)
+        stopping.join(20)
+        assert not stopping.is_alive()
+    wait_for(lambda: threading.active_count() < before, 10, "the end of its threads")
+    assert died == []

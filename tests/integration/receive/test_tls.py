@@ -17,6 +17,8 @@ from pynetdicom import AE
 from radiographs import cr
 from structlog.testing import capture_logs
 
+from pacs_agent.errors import SettingsError
+from pacs_agent.receive.listener import server_tls
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.settings import Tls
@@ -152,3 +154,35 @@ def test_silent_handshakes_give_way_to_a_sender(listener: Any, certificates: Cer
         for each in silent:
             each.close()
     wait_for(lambda: threading.active_count() <= before, 20, "the end of their threads")
+
+
+def test_stop_ends_handshakes(listener: Any) -> None:
+    """Who has not shaken hands yet is hung up and does not become an association after it."""
+    before = threading.active_count()
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as silent:
+        wait_for(lambda: listener._server.newcomers, 10, "the connection")
+        listener.stop(0)
+        assert silent.recv(1) == b""
+    wait_for(lambda: threading.active_count() < before, 20, "the end of its thread")
+
+
+@pytest.mark.parametrize("name", ["certificate", "key", "ca"])
+@pytest.mark.parametrize("content", [None, b"not PEM"], ids=["missing", "spoilt"])
+def test_file_that_cannot_be_used_is_named(
+    certificates: Certificates, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    """One line with the setting and the file."""
+    path = tmp_path / "file.pem"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"^listener\.tls: .*{path}.*$"):
+        server_tls(certificates.listener.model_copy(update={name: path}))
+
+
+def test_listener_that_lacks_its_certificate_opens_no_port(
+    make_listener: Callable[..., Any], certificates: Certificates
+) -> None:
+    """It is the setting's fault, not the port's."""
+    missing = certificates.listener.model_copy(update={"certificate": Path("missing.pem")})
+    with pytest.raises(SettingsError, match=r"missing\.pem: No such file"):
+        make_listener(tls=missing)

@@ -238,6 +238,7 @@ def test_late_instance_during_a_claim_keeps_the_study_open(record: Record, queue
         record.queue()
         assert record.claim() == []  # the lease of the first claim still holds
     record.analyse(claim, pacs=("waiting", None))
+    assert len(delivering.claim_due(record, "pacs", 1, 60)) == 1
     assert record.state()[0] == ("queued" if queued_again else "receiving")
     assert record.select("SELECT waiting_since FROM study") == [(late_at,)]
     record.queue()
@@ -259,6 +260,7 @@ def test_report_replaces_what_was_sent_and_what_was_held_never_goes(record: Reco
         expected = [] if revision == 1 else ["9.1.1"]
         assert [each.sop_instance_uid for each in analysing.predecessors(record, claim.study_id)] == expected
         record.analyse(claim, pacs=(status, None))
+        delivering.claim_due(record, "pacs", 1, 60)
         record.receive(revision + 1)
     assert record.select("SELECT sop_instance_uid, status, last_error FROM deliveries") == [
         ("9.1.1", "waiting", None),
@@ -346,6 +348,36 @@ def test_lost_earlier_revision_sent_again_counts(record: Record) -> None:
     ]
 
 
+def test_lost_instance_that_comes_again_during_the_claim_is_analysed(record: Record) -> None:
+    """What the analysis says of a file that it could not find does not stand against the file that came since."""
+    record.receive(1)
+    record.receive(2)
+    [lost] = record.select("SELECT id FROM instance WHERE sop_instance_uid = '1.2.2'")
+    receiving.mark_lost(record, lost)
+    record.queue()
+    [claim] = record.claim()
+    assert record.receive(2) == "duplicate"
+    record.analyse(claim)
+    assert record.select("SELECT status FROM image_results WHERE sop_instance_uid = '1.2.2'") == [("received",)]
+    assert record.state()[0] == "receiving"
+
+
+@pytest.mark.parametrize("change", [{"status": "ignored"}, {"study": "1.9"}])
+def test_image_taken_away_during_the_claim_keeps_the_study_open(record: Record, change: dict[str, str]) -> None:
+    """A finding that rests on an image which is there no more does not close its study."""
+    record.receive(1)
+    record.receive(2)
+    record.queue()
+    [claim] = record.claim()
+    record.receive(2, content="b", **change)
+    record.analyse(claim)
+    assert record.state()[0] == "receiving"
+    record.queue()
+    claims = {claim.study_instance_uid: claim for claim in record.claim()}
+    record.analyse(claims["1.4"])
+    assert record.state()[0] == "analysed"
+
+
 def test_ignored_instance_does_not_open_a_finished_study(record: Record) -> None:
     """Our own report that comes back from the PACS does not start all over again."""
     record.receive(1)
@@ -359,7 +391,7 @@ def test_ignored_instance_does_not_open_a_finished_study(record: Record) -> None
 
 @pytest.mark.parametrize("name", ["patient_id", "patient_birth_date", "accession_number", "issuer_of_patient_id"])
 def test_disagreeing_identity_is_held_until_accepted(record: Record, name: str) -> None:
-    """Held with the reason, not complete however quiet, and a person's `accept` lets it through for good."""
+    """Held with the reason, not complete however quiet; `accept` lets these values through, and another one no more."""
     record.receive(1, **{name: "ONE"})
     record.receive(2, **{name: "TWO"})
     assert record.state() == ("held", f"instances disagree on {name.replace('_', ' ')}")
@@ -371,7 +403,12 @@ def test_disagreeing_identity_is_held_until_accepted(record: Record, name: str) 
     [claim] = record.claim()
     assert len(claim.instances) == 2
     record.analyse(claim)
-    record.receive(3, **{name: "THREE"})
+    record.receive(3, **{name: "TWO"})
+    assert record.state()[0] == "receiving"
+    record.receive(4, **{name: "THREE"})
+    assert record.state() == ("held", f"instances disagree on {name.replace('_', ' ')}")
+    assert analysing.settle(record, "1.4", "accept", None)
+    record.receive(5, **{name: "THREE"})
     assert record.state()[0] == "receiving"
 
 

@@ -13,7 +13,7 @@ from pacs_agent.record.times import to_text
 
 DOCS = Path(__file__).parents[3] / "docs" / "sql.md"
 SILENT = "held: silent mode; `pacs-agent release` sends it"
-LATE = "held: the time for delivery has passed; `pacs-agent release` sends it"
+LATE = "held at pacs: the time for delivery has passed; `pacs-agent release` sends it"
 
 
 def analysed(record: Record, number: int = 1, study: str = "1.4", **deliveries: Any) -> None:
@@ -71,6 +71,34 @@ def test_late_result_says_so(record: Record) -> None:
     assert record.select("SELECT status, last_error FROM deliveries") == [("waiting", None)]
     deliver(record)
     assert told(record) == [("delivered", None)]
+
+
+def test_late_at_one_and_delivered_at_another_is_held(record: Record) -> None:
+    """Every wanted destination must have it, and the late one was wanted; `release` brings it there."""
+    analysed(record, pacs=("waiting", to_text(record.moment)), archive=WAITING, silent=HELD)
+    deliver(record, "archive")
+    record.tick(10)
+    deliver(record)
+    assert told(record) == [("held", LATE)]
+    assert record.select("SELECT delivered_at FROM results") == [(None,)]
+    delivering.make_due(record, ["held"])
+    deliver(record)
+    deliver(record, "silent")
+    assert told(record) == [("delivered", None)]
+
+
+@pytest.mark.parametrize("view", ["results", "analyses"])
+def test_study_held_after_its_delivery_says_when_that_was(record: Record, view: str) -> None:
+    """The PACS has the report of a study that a person must now judge; what did not go has no time."""
+    analysed(record, 1, "1.4.1", pacs=WAITING)
+    deliver(record)
+    then = record.now()
+    analysed(record, 2, "1.4.2", pacs=WAITING)
+    record.receive(3, "1.4.1", status="ignored", accession_number="OTHER")
+    record.receive(4, "1.4.2", status="ignored", accession_number="OTHER")
+    assert record.select(f"SELECT status, delivered_at FROM {view} ORDER BY study_instance_uid") == [
+        ("held", then), ("held", None),
+    ]  # fmt: skip
 
 
 def test_reason_of_the_finding_and_of_the_standstill_are_both_told(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""A destination's outage on its own row, and the indexes of a record that has grown."""
+"""A destination's outage on its own row, what a study was held for, and the indexes of a record that has grown."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ def upgrade() -> None:
     """Add columns and exchange indexes; no row changes."""
     for name in ("unreachable_since", "next_attempt_at", "last_error"):
         op.add_column("destination", sa.Column(name, sa.Text(), nullable=True))
+    op.add_column("study", sa.Column("disagreement", sa.Text(), nullable=True))
     op.drop_index("delivery_due", "delivery")
     op.create_index("delivery_by_deadline", "delivery", ["destination", "status", "deliver_before"], unique=False)
     op.create_index("delivery_in_turn", "delivery", ["destination", "status", "attempts"], unique=False)

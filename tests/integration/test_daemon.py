@@ -1,0 +1,84 @@
+"""The composition root: a part that cannot start takes the others with it, a part that fails is never silent."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peers import answers_echo, wait_for
+
+from pacs_agent.daemon import Daemon
+from pacs_agent.errors import BundleError, PacsAgentError, StationError
+from pacs_agent.settings import Settings
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon that was not started."""
+    made = Daemon(Settings(agent={"data_dir": tmp_path / "data"}, listener={"port": 0}, study={"quiet_seconds": 1}))
+    yield made
+    if any(thread.is_alive() for thread in made._threads):
+        made.stop()
+
+
+def left(daemon: Daemon) -> list[str]:
+    """What still runs of it."""
+    mine = {thread.ident for thread in daemon._threads}
+    return [thread.name for thread in threading.enumerate() if thread.ident in mine or thread.name == "listener"]
+
+
+def test_failure_while_starting_leaves_nothing_running(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raises after the threads run: they end, the port is closed, the error is told."""
+
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(daemon._presence, "tell", full)
+    with pytest.raises(OSError, match="No space left"):
+        daemon.start()
+    wait_for(lambda: not left(daemon), what="the end of the threads")
+    assert not answers_echo(daemon.port, "PACS_AGENT")
+
+
+@pytest.mark.parametrize("error", [BundleError("the device is gone"), RuntimeError("unforeseen")])
+def test_analysis_that_cannot_start_is_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """No daemon receives without analysing: `start` raises what the analysis process met."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(daemon._process, "start", fail)
+    with pytest.raises(type(error), match=str(error)):
+        daemon.start()
+    assert not left(daemon)
+
+
+def test_unforeseen_error_in_a_job_of_the_schedule_stops_the_daemon(daemon: Daemon) -> None:
+    """It would otherwise live on, answer success and never complete a study."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    daemon._timely("completeness", fail)
+    assert daemon._stop.is_set()
+    assert isinstance(daemon._failure, StationError)
+
+
+def test_full_disk_in_a_job_of_the_schedule_is_waited_out(daemon: Daemon) -> None:
+    """The next second may be better."""
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    daemon._timely("completeness", full)
+    assert not daemon._stop.is_set()
+
+
+def test_two_daemons_on_one_port(daemon: Daemon, tmp_path: Path) -> None:
+    """The second says which port, and nothing of it is left."""
+    daemon.start()
+    second = Daemon(Settings(agent={"data_dir": tmp_path / "second"}, listener={"port": daemon.port}))
+    with pytest.raises(PacsAgentError, match=f"cannot listen on 127.0.0.1:{daemon.port}"):
+        second.start()
+    assert answers_echo(daemon.port, "PACS_AGENT")
+    daemon.stop()
