@@ -26,7 +26,7 @@ from pacs_agent.errors import PacsAgentError, StationError
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import analysing, delivering, retaining
+from pacs_agent.record import claiming, delivering, retaining
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.report.sr import Equipment
@@ -64,7 +64,7 @@ class Daemon:
         names = [target.name for target in settings.destination]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
-        added_at = analysing.destinations_since(store, names)
+        added_at = delivering.destinations_since(store, names)
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(
@@ -115,7 +115,7 @@ class Daemon:
         """
         self._inbox.reconcile()
         self._outbox.reconcile()
-        analysing.release_claims(self._store)
+        claiming.release_claims(self._store)
         delivering.wake_waiting(self._store)
         try:
             self._start_parts()
@@ -241,7 +241,7 @@ class Daemon:
         self._tell()
         open_studies = self._listener.open_studies()
         now = self._store.clock()
-        for receiving in analysing.receiving_studies(self._store):
+        for receiving in claiming.receiving_studies(self._store):
             rule = self._rules.of(receiving.calling_ae_title)
             reason = complete_because(
                 rule,
@@ -251,7 +251,7 @@ class Daemon:
                 waiting_since=from_text(receiving.waiting_since),
                 is_held_by_association=open_studies.get(receiving.study_instance_uid, rule.quiet_s) < rule.quiet_s,
             )
-            if reason and analysing.queue_study(self._store, receiving, reason):
+            if reason and claiming.queue_study(self._store, receiving, reason):
                 log.info("study complete", study_instance_uid=receiving.study_instance_uid, reason=reason)
 
     def _tell(self) -> None:

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pacs_agent.analyse.finding import Finding, ModelIdentity
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.record import analysing
-from pacs_agent.record.analysing import Claim, ClaimedInstance, ReportRow
+from pacs_agent.record.analysing import ReportRow
+from pacs_agent.record.claiming import Claim, ClaimedInstance
 from pacs_agent.record.store import Store
 from pacs_agent.report.sr import (
     SR_CLASSES,

@@ -16,7 +16,7 @@ from radiographs import cr
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
-from pacs_agent.record import analysing, receiving
+from pacs_agent.record import analysing, claiming, delivering, receiving
 from pacs_agent.record.analysing import FindingRow, ReportRow
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
@@ -77,7 +77,7 @@ class Delivery:
         """One destination more; its sender."""
         values = {"ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 5, **settings}
         self.destinations += (Destination(name=name, port=port, **values),)
-        added_at = analysing.destinations_since(self.store, [each.name for each in self.destinations])
+        added_at = delivering.destinations_since(self.store, [each.name for each in self.destinations])
         self.outbox = Outbox(self.data_dir, self.store, self.destinations, added_at)
         return Sender(
             self.destinations[-1], ae_title="PACS_AGENT", store=self.store, data_dir=self.data_dir, random=Random(7)
@@ -91,9 +91,9 @@ class Delivery:
         facts = Instance(f"1.2.{number}", CR, "1.3", f"1.4.{number}")
         receipt = receiving.Receipt(facts, Eligibility("received"), "x", str(number), 1, "XR1", self.store.now())
         receiving.Reception(self.store).accept(receipt)
-        [waiting] = analysing.receiving_studies(self.store)
-        analysing.queue_study(self.store, waiting, "quiet")
-        [claim] = analysing.claim_studies(self.store, 1, 60)
+        [waiting] = claiming.receiving_studies(self.store)
+        claiming.queue_study(self.store, waiting, "quiet")
+        [claim] = claiming.claim_studies(self.store, 1, 60)
         uid = str(ds.SOPInstanceUID)
         kept = self.outbox.keep(uid, path.read_bytes())
         analysing.record_analysis(

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pacs_agent.record import analysing, receiving
-from pacs_agent.record.analysing import Claim, FindingRow, InstanceResult, ReportRow
+from pacs_agent.record import analysing, claiming, receiving
+from pacs_agent.record.analysing import FindingRow, InstanceResult, ReportRow
+from pacs_agent.record.claiming import Claim
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.study.eligibility import Eligibility
@@ -43,12 +44,12 @@ class Record(Store):
 
     def queue(self) -> None:
         """Every study that waits is complete."""
-        for waiting in analysing.receiving_studies(self):
-            assert analysing.queue_study(self, waiting, "quiet for 60 s")
+        for waiting in claiming.receiving_studies(self):
+            assert claiming.queue_study(self, waiting, "quiet for 60 s")
 
     def claim(self, limit: int = 10) -> list[Claim]:
         """Take what is complete, for a minute."""
-        return analysing.claim_studies(self, limit, 60)
+        return claiming.claim_studies(self, limit, 60)
 
     def analyse(self, claim: Claim, **deliveries: Any) -> None:
         """Record an analysis with one finding and one report."""

@@ -17,19 +17,14 @@ from pacs_agent.analyse.finding import Finding, ImageOutcome, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
 from pacs_agent.errors import SHORTAGES, BundleError, WorkerDiedError, WorkerUnavailableError
 from pacs_agent.record.analysing import (
-    Claim,
-    ClaimedInstance,
     FindingRow,
     InstanceResult,
     InstanceStatus,
     ReportRow,
-    claim_studies,
     fail_study,
-    has_queued,
     record_analysis,
-    release_claims,
-    worker_died,
 )
+from pacs_agent.record.claiming import Claim, ClaimedInstance, claim_studies, has_queued, release_claims, worker_died
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text
 from pacs_agent.study.bodypart import BodyPartMapping

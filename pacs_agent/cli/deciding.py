@@ -46,10 +46,10 @@ def reanalyse(
 
     Example: pacs-agent reanalyse 1.2.3.4
     """
-    from pacs_agent.record import analysing
+    from pacs_agent.record import deciding
 
     with _store(load_settings(config)) as store:
-        refused = {uid: why for uid in studies if (why := analysing.reanalyse(store, uid))}
+        refused = {uid: why for uid in studies if (why := deciding.reanalyse(store, uid))}
     queued = [uid for uid in studies if uid not in refused]
     if as_json:
         printing.document({"queued": queued, "refused": refused})
@@ -66,7 +66,7 @@ def retry(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     Example: pacs-agent retry
     """
-    from pacs_agent.record.analysing import retry_failed
+    from pacs_agent.record.deciding import retry_failed
     from pacs_agent.record.delivering import make_due
 
     with _store(load_settings(config)) as store:
@@ -158,7 +158,7 @@ def _set_paused(stage: str, settings: Settings, *, paused: bool) -> None:
 
 
 def _settle(store: "Store", study: str, decision: Literal["accept", "withdraw"], reason: str | None) -> None:
-    from pacs_agent.record.analysing import settle
+    from pacs_agent.record.deciding import settle
 
     if not settle(store, study, decision, reason):
         printing.note(f"{study} is {'not a held study' if decision == 'accept' else 'not known'}")

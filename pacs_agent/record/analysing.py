@@ -1,56 +1,18 @@
-"""What completeness and the analysis write: the queue of studies, claims with leases, analyses and findings."""
+"""What the analysis writes: a revision of a study with its findings and reports, in one transaction."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
+from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import cancel_superseded
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, destination, finding, instance, report, study
-from pacs_agent.record.times import to_text
-from pacs_agent.study.instance import Instance
+from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
 
 InstanceStatus = Literal["analysed", "unsupported", "ignored", "failed"]
-
-DEATHS_ALLOWED = 2  # while alone; then the study is `failed`
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivingStudy:
-    """A study that is not complete yet."""
-
-    study_id: int
-    study_instance_uid: str
-    calling_ae_title: str
-    last_received_at: str
-    waiting_since: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedInstance:
-    """The current revision of an instance of a claimed study; `path` is relative to the data directory."""
-
-    instance_id: int
-    path: str | None
-    facts: Instance
-    received_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A complete study in hand, until its lease ends."""
-
-    study_id: int
-    study_instance_uid: str
-    calling_ae_title: str
-    received_at: str
-    revision: int
-    alone: bool
-    instances: tuple[ClaimedInstance, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,84 +65,6 @@ class PredecessorRow:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-
-
-def receiving_studies(store: Store) -> list[ReceivingStudy]:
-    """Every study that waits for its completeness."""
-    rows = store.rows(
-        select(
-            study.c.id, study.c.study_instance_uid, study.c.calling_ae_title, study.c.last_received_at,
-            func.coalesce(study.c.waiting_since, study.c.last_received_at),
-        ).where(study.c.state == "receiving")
-    )  # fmt: skip
-    return [ReceivingStudy(*row) for row in rows]
-
-
-def queue_study(store: Store, receiving: ReceivingStudy, reason: str) -> bool:
-    """Declare a study complete, unless an instance came in meanwhile."""
-    with store.write() as connection:
-        changed = connection.execute(
-            update(study)
-            .where(
-                study.c.id == receiving.study_id,
-                study.c.state == "receiving",
-                study.c.last_received_at == receiving.last_received_at,
-            )
-            .values(state="queued")
-        ).rowcount
-        if changed:
-            add_event(
-                connection, store.now(), "complete", study_instance_uid=receiving.study_instance_uid, detail=reason
-            )
-        return bool(changed)
-
-
-def has_queued(store: Store) -> bool:
-    """Whether any complete study is free to be claimed."""
-    free = or_(study.c.claimed_until.is_(None), study.c.claimed_until < store.now())
-    return bool(store.rows(select(study.c.id).where(study.c.state == "queued", free).limit(1)))
-
-
-def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
-    """Take complete studies, oldest first; a study that must be alone is taken alone."""
-    now = store.clock()
-    with store.write() as connection:
-        rows = connection.execute(
-            select(study)
-            .where(
-                study.c.state == "queued",
-                or_(study.c.claimed_until.is_(None), study.c.claimed_until < to_text(now)),
-            )
-            .order_by(study.c.alone, study.c.last_received_at)
-            .limit(limit)
-        ).all()
-        # Ordered so that a lonely one is first only where all are.
-        rows = rows[:1] if rows and rows[0].alone else [row for row in rows if not row.alone]
-        connection.execute(
-            update(study)
-            .where(study.c.id.in_([row.id for row in rows]))
-            .values(claimed_until=to_text(now + timedelta(seconds=lease_s)))
-        )
-        return [
-            Claim(
-                row.id, row.study_instance_uid, row.calling_ae_title, row.received_at,
-                _last_revision(connection, row.id) + 1, row.alone,
-                tuple(
-                    ClaimedInstance(image.id, image.path, Instance.from_json(image.facts), image.received_at)
-                    for image in connection.execute(
-                        select(instance.c.id, instance.c.path, instance.c.facts, instance.c.received_at)
-                        .where(instance.c.study_id == row.id, instance.c.is_current)
-                        .order_by(instance.c.id)
-                    )
-                ),
-            )
-            for row in rows
-        ]  # fmt: skip
-
-
-def _last_revision(connection: Connection, study_id: int) -> int:
-    found = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == study_id)).scalar()
-    return int(found or 0)
 
 
 def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
@@ -355,77 +239,6 @@ def fail_study(store: Store, claim: Claim, reason: str) -> None:
         add_event(connection, store.now(), "failed", study_instance_uid=claim.study_instance_uid, detail=reason)
 
 
-def worker_died(store: Store, claims: Iterable[Claim], reason: str) -> list[Claim]:
-    """After a death of the analysis process: its studies go back, each to be tried alone.
-
-    Only a death while alone counts. Returns the claims that have had all the deaths they are allowed.
-    """
-    spent = []
-    with store.write() as connection:
-        for claim in claims:
-            deaths = (study.c.deaths + 1) if claim.alone else study.c.deaths
-            connection.execute(
-                update(study).where(study.c.id == claim.study_id).values(alone=True, deaths=deaths, claimed_until=None)
-            )
-            counted = connection.execute(select(study.c.deaths).where(study.c.id == claim.study_id)).scalar_one()
-            add_event(
-                connection, store.now(), "analysis process died", study_instance_uid=claim.study_instance_uid,
-                detail=reason,
-            )  # fmt: skip
-            if counted >= DEATHS_ALLOWED:
-                spent.append(claim)
-    return spent
-
-
-def release_claims(store: Store, claims: Iterable[Claim] | None = None) -> None:
-    """Give claims back untouched; all of them at start, when nobody else can hold one."""
-    condition: ColumnElement[bool] = study.c.claimed_until.is_not(None)
-    if claims is not None:
-        condition = and_(condition, study.c.id.in_([claim.study_id for claim in claims]))
-    with store.write() as connection:
-        connection.execute(update(study).where(condition).values(claimed_until=None))
-
-
-def retry_failed(store: Store) -> int:
-    """Queue every failed study again; returns how many."""
-    with store.write() as connection:
-        rows = connection.execute(select(study.c.id, study.c.study_instance_uid).where(study.c.state == "failed")).all()
-        for row in rows:
-            _queue_again(connection, store.now(), row.id, row.study_instance_uid)
-        return len(rows)
-
-
-def reanalyse(store: Store, study_instance_uid: str) -> str | None:
-    """Queue a finished study again; returns why not, or None."""
-    with store.write() as connection:
-        row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
-        if row is None:
-            return "is not known"
-        if row.state == "held":
-            return f"is held: {row.reason}; `accept` or `withdraw` it first"
-        if row.state in ("receiving", "queued"):
-            return f"is {row.state}: it will be analysed without this"
-        removed = connection.execute(
-            select(func.count()).where(
-                instance.c.study_id == row.id, instance.c.is_current, instance.c.path.is_(None),
-                instance.c.status != "ignored",
-            )
-        ).scalar_one()  # fmt: skip
-        if removed:
-            return f"lacks {removed} of its instances, removed by retention or lost: send it again"
-        _queue_again(connection, store.now(), row.id, study_instance_uid)
-        return None
-
-
-def _queue_again(connection: Connection, at: str, study_id: int, study_instance_uid: str) -> None:
-    connection.execute(
-        update(study)
-        .where(study.c.id == study_id)
-        .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
-    )
-    add_event(connection, at, "analyse again", study_instance_uid=study_instance_uid)
-
-
 def _cancel_superseded(connection: Connection, study_id: int) -> None:
     """Of earlier revisions nothing goes any more, but for what was offered and may be there: it keeps its turn."""
     reports = select(report.c.id).join(analysis).where(analysis.c.study_id == study_id)
@@ -433,38 +246,3 @@ def _cancel_superseded(connection: Connection, study_id: int) -> None:
         (delivery.c.status == "waiting") & (delivery.c.attempts == 0)
     )
     cancel_superseded(connection, delivery.c.report_id.in_(reports) & is_left)
-
-
-def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:
-    """A person's word on a study: let a held one through, or take a result back (waiting deliveries cancelled)."""
-    with store.write() as connection:
-        row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
-        if row is None or (decision == "accept" and row.state != "held"):
-            return False
-        if decision == "accept":
-            values = {"state": "receiving", "reason": None, "accepted": True}
-        else:
-            values = {"state": "withdrawn", "reason": reason, "claimed_until": None}
-            reports = select(report.c.id).join(analysis).where(analysis.c.study_id == row.id)
-            connection.execute(
-                update(delivery)
-                .where(delivery.c.report_id.in_(reports), delivery.c.status.in_(("waiting", "held", "parked")))
-                .values(status="cancelled", next_attempt_at=None)
-            )
-        connection.execute(update(study).where(study.c.id == row.id).values(**values))
-        add_event(
-            connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
-            study_instance_uid=study_instance_uid, detail=reason,
-        )  # fmt: skip
-        return True
-
-
-def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
-    """When each destination was first configured, noting the new ones now: it gets what is received from then on."""
-    with store.write() as connection:
-        known = {row.name: row.added_at for row in connection.execute(select(destination))}
-        for name in names:
-            if name not in known:
-                known[name] = store.now()
-                connection.execute(insert(destination).values(name=name, added_at=known[name]))
-        return known

@@ -287,3 +287,14 @@ def _event(connection: Connection, at: str, name: str, due: Due, detail: str) ->
         connection, at, name, study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid,
         detail=detail,
     )  # fmt: skip
+
+
+def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
+    """When each destination was first configured, noting the new ones now: it gets what is received from then on."""
+    with store.write() as connection:
+        known = {row.name: row.added_at for row in connection.execute(select(destination))}
+        for name in names:
+            if name not in known:
+                known[name] = store.now()
+                connection.execute(insert(destination).values(name=name, added_at=known[name]))
+        return known

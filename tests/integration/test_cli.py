@@ -14,7 +14,7 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
 from pacs_agent.cli import main
 from pacs_agent.phantom.dataset import study, write_study
-from pacs_agent.record import analysing, delivering, receiving
+from pacs_agent.record import analysing, claiming, delivering, receiving
 from pacs_agent.record import store as store_module
 from pacs_agent.record.analysing import FindingRow, InstanceResult, ReportRow
 from pacs_agent.record.store import Store
@@ -56,9 +56,9 @@ def receive(store: Store) -> None:
 
 def analyse(store: Store, revision: int) -> None:
     """Its study is complete and analysed, the report waits for `pacs`."""
-    for waiting in analysing.receiving_studies(store):
-        analysing.queue_study(store, waiting, "quiet for 60 s")
-    [claim] = analysing.claim_studies(store, 1, 60)
+    for waiting in claiming.receiving_studies(store):
+        claiming.queue_study(store, waiting, "quiet for 60 s")
+    [claim] = claiming.claim_studies(store, 1, 60)
     analysing.record_analysis(
         store,
         claim,
@@ -206,7 +206,7 @@ def test_status_shows_queues_callers_and_destinations(
 def test_status_says_that_a_destination_is_out_of_reach(run: Run, store: Store, tmp_path: Path) -> None:
     """Since when and why; it is tried again for good and needs no person."""
     (tmp_path / "pacs-agent.toml").write_text('[[destination]]\nname = "pacs"\nae_title = "P"\nhost = "h"\nport = 1')
-    analysing.destinations_since(store, ["pacs"])
+    delivering.destinations_since(store, ["pacs"])
     delivering.mark_unreachable(store, "pacs", [], "cannot be reached", store.clock())
     found = json.loads(run("status", "--json")[1])
     [target] = found["destinations"]

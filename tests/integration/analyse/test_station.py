@@ -15,7 +15,7 @@ from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.errors import WorkerUnavailableError
-from pacs_agent.record import analysing, receiving
+from pacs_agent.record import claiming, receiving
 from pacs_agent.record.store import Store
 from pacs_agent.study.bodypart import map_body_part
 from pacs_agent.study.eligibility import Eligibility
@@ -45,8 +45,8 @@ def queued(store: Store) -> Store:
     facts = Instance("1.2.1", "1.2.840.10008.5.1.4.1.1.1", "1.3", "1.4", body_part_examined="HAND")
     receipt = receiving.Receipt(facts, Eligibility("received", None), "inbox/x", "x", 1, "XR1", store.now())
     receiving.Reception(store).accept(receipt)
-    [waiting] = analysing.receiving_studies(store)
-    assert analysing.queue_study(store, waiting, "quiet")
+    [waiting] = claiming.receiving_studies(store)
+    assert claiming.queue_study(store, waiting, "quiet")
     return store
 
 

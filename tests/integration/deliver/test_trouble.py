@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from pacs_agent.deliver import sender
 from pacs_agent.deliver.association import echo
 from pacs_agent.deliver.sender import BROKEN_IN_A_ROW
-from pacs_agent.record import analysing, delivering
+from pacs_agent.record import analysing, deciding, delivering
 from pacs_agent.record.receiving import Receipt, Reception
 from pacs_agent.record.store import Store
 from pacs_agent.settings import Tls
@@ -270,7 +270,7 @@ def test_withdrawal_during_a_batch_stops_what_was_not_sent(delivery: Delivery, p
 
     def answer(event: evt.Event) -> int:
         if str(event.request.AffectedSOPInstanceUID) == first:
-            assert analysing.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
+            assert deciding.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
         return 0
 
     pacs.answer = answer
@@ -298,7 +298,7 @@ def test_study_held_during_a_batch_stops_what_was_not_sent(delivery: Delivery, p
     assert delivery.send() == 2
     assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("delivered", 1), ("waiting", 0)]
     assert delivery.send() == 0
-    assert analysing.settle(delivery.store, "1.4.1", "accept", None)
+    assert deciding.settle(delivery.store, "1.4.1", "accept", None)
     assert delivery.send() == 1
     assert pacs.received == [first, second]
 
@@ -315,7 +315,7 @@ def test_withdrawal_during_a_transfer_tells_the_truth(
     uid = delivery.put(1)
 
     def answer(_event: evt.Event) -> int:
-        assert analysing.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
+        assert deciding.settle(delivery.store, "1.4.1", "withdraw", "wrong patient")
         return status
 
     pacs.answer = answer

@@ -8,7 +8,7 @@ import pytest
 from records import Record
 from sqlalchemy import event
 
-from pacs_agent.record import analysing, delivering
+from pacs_agent.record import analysing, deciding, delivering
 from pacs_agent.record.analysing import FindingRow, InstanceResult
 from pacs_agent.record.delivering import Due
 from pacs_agent.record.times import to_text
@@ -64,7 +64,7 @@ def test_nothing_of_a_held_study_goes(record: Record, before: str) -> None:
     assert take(record) == []
     revise(record, "1.5")
     assert deliver(record) == ["9.2.1"]
-    assert analysing.settle(record, "1.4", "accept", None)
+    assert deciding.settle(record, "1.4", "accept", None)
     assert deliver(record) == [FIRST]
 
 

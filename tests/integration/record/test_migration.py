@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 import pacs_agent.record
 from pacs_agent.errors import DatabaseError
-from pacs_agent.record import analysing, delivering, migrate
+from pacs_agent.record import delivering, migrate
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 
@@ -48,7 +48,7 @@ def test_upgrade_from_the_first_schema_keeps_every_row(first: Path) -> None:
     assert query(first, "SELECT status, attempts, last_error FROM deliveries").rows == (
         ("waiting", 3, "cannot be reached"),
     )
-    assert analysing.destinations_since(store, ["pacs"]) == {"pacs": "2026-01-01T00:00:00.000Z"}
+    assert delivering.destinations_since(store, ["pacs"]) == {"pacs": "2026-01-01T00:00:00.000Z"}
     assert [due.attempts for due in delivering.claim_due(store, "pacs", 10, 60)] == [4]
     delivering.mark_unreachable(store, "pacs", [], "cannot be reached", store.clock())
     store.close()

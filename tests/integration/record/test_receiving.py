@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from records import Record
 
-from pacs_agent.record import analysing
+from pacs_agent.record import analysing, claiming, deciding
 from pacs_agent.record.analysing import FindingRow
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import to_text
@@ -26,7 +26,7 @@ def test_image_revised_to_one_not_analysed_opens_its_study(analysed: Record, sta
     """The finding spoke of a picture that counts no more: the study waits anew, since that moment."""
     assert analysed.receive(1, status=status, content="b") == "revision"
     assert analysed.state() == ("receiving", None)
-    [waiting] = analysing.receiving_studies(analysed)
+    [waiting] = claiming.receiving_studies(analysed)
     assert waiting.waiting_since == waiting.last_received_at == analysed.now()
 
 
@@ -55,7 +55,7 @@ def test_image_moved_to_another_study_ends_the_hold_that_it_caused(record: Recor
 
 def test_withdrawn_study_stays_so_when_its_image_goes(analysed: Record) -> None:
     """A person's word stands."""
-    assert analysing.settle(analysed, "1.4", "withdraw", "wrong patient")
+    assert deciding.settle(analysed, "1.4", "withdraw", "wrong patient")
     analysed.receive(1, study="1.9", content="b")
     assert analysed.state("1.4") == ("withdrawn", "wrong patient")
 

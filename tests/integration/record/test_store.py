@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from records import Record
 
 from pacs_agent.errors import DatabaseError, DatabaseNewerError
-from pacs_agent.record import analysing, delivering, receiving
+from pacs_agent.record import analysing, claiming, deciding, delivering, receiving
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.record.tables import metadata
@@ -165,9 +165,9 @@ def test_claim_has_a_lease(record: Record) -> None:
     assert record.claim() == []
     record.tick(2)
     assert [each.study_id for each in record.claim()] == [claim.study_id]
-    analysing.release_claims(record, [claim])
+    claiming.release_claims(record, [claim])
     assert len(record.claim()) == 1
-    analysing.release_claims(record)
+    claiming.release_claims(record)
     assert len(record.claim()) == 1
 
 
@@ -183,9 +183,9 @@ def test_claims_are_oldest_first_and_bounded(record: Record) -> None:
 def test_queue_study_sees_an_instance_that_came_meanwhile(record: Record) -> None:
     """Completeness decided on old facts does not count."""
     record.receive(1)
-    [waiting] = analysing.receiving_studies(record)
+    [waiting] = claiming.receiving_studies(record)
     record.receive(2)
-    assert not analysing.queue_study(record, waiting, "quiet")
+    assert not claiming.queue_study(record, waiting, "quiet")
     assert record.state()[0] == "receiving"
 
 
@@ -196,12 +196,12 @@ def test_only_a_death_alone_counts(record: Record) -> None:
     record.queue()
     batch = record.claim()
     assert len(batch) == 2
-    assert analysing.worker_died(record, batch, "signal 11") == []
+    assert claiming.worker_died(record, batch, "signal 11") == []
     [first] = record.claim()
     assert first.alone
-    assert analysing.worker_died(record, [first], "signal 11") == []
+    assert claiming.worker_died(record, [first], "signal 11") == []
     [first] = record.claim(1)
-    [spent] = analysing.worker_died(record, [first], "signal 11")
+    [spent] = claiming.worker_died(record, [first], "signal 11")
     analysing.fail_study(record, spent, "the analysis process died twice: signal 11")
     [row] = record.select("SELECT status, reason FROM results WHERE study_instance_uid = '1.4.1'")
     assert row == ("failed", "the analysis process died twice: signal 11")
@@ -211,7 +211,7 @@ def test_only_a_death_alone_counts(record: Record) -> None:
     record.analyse(second)
     assert record.state("1.4.2")[0] == "analysed"
     # `retry` gives the failed one a fresh chance, not alone.
-    assert analysing.retry_failed(record) == 1
+    assert deciding.retry_failed(record) == 1
     assert [claim.alone for claim in record.claim()] == [False]
 
 
@@ -219,7 +219,7 @@ def test_lonely_studies_come_after_the_others(record: Record) -> None:
     """A suspect does not hold up, nor share a batch with, the innocent."""
     record.receive(1, "1.4.1")
     record.queue()
-    analysing.worker_died(record, record.claim(), "signal 9")
+    claiming.worker_died(record, record.claim(), "signal 9")
     record.receive(2, "1.4.2")
     record.queue()
     assert [(claim.study_instance_uid, claim.alone) for claim in record.claim()] == [("1.4.2", False)]
@@ -271,23 +271,23 @@ def test_report_replaces_what_was_sent_and_what_was_held_never_goes(record: Reco
 
 def test_reanalyse_says_why_it_cannot(record: Record) -> None:
     """Unknown, not yet analysed, held or without its instances: refused with the reason, and nothing changes."""
-    assert analysing.reanalyse(record, "1.4") == "is not known"
+    assert deciding.reanalyse(record, "1.4") == "is not known"
     record.receive(1)
-    assert "is receiving" in str(analysing.reanalyse(record, "1.4"))
+    assert "is receiving" in str(deciding.reanalyse(record, "1.4"))
     record.queue()
-    assert "is queued" in str(analysing.reanalyse(record, "1.4"))
+    assert "is queued" in str(deciding.reanalyse(record, "1.4"))
     [claim] = record.claim()
     record.analyse(claim)
-    assert analysing.reanalyse(record, "1.4") is None
+    assert deciding.reanalyse(record, "1.4") is None
     assert record.state()[0] == "queued"
     [claim] = record.claim()
     record.analyse(claim)
     with record.write() as connection:
         connection.exec_driver_sql("UPDATE instance SET path = NULL")  # as retention does
-    assert "lacks 1 of its instances" in str(analysing.reanalyse(record, "1.4"))
+    assert "lacks 1 of its instances" in str(deciding.reanalyse(record, "1.4"))
     assert record.state()[0] == "analysed"
     record.receive(2, patient_id="PHANTOM-2")
-    assert "is held" in str(analysing.reanalyse(record, "1.4"))
+    assert "is held" in str(deciding.reanalyse(record, "1.4"))
 
 
 def test_withdrawn_study_can_be_analysed_again(record: Record) -> None:
@@ -296,8 +296,8 @@ def test_withdrawn_study_can_be_analysed_again(record: Record) -> None:
     record.queue()
     [claim] = record.claim()
     record.analyse(claim)
-    assert analysing.settle(record, "1.4", "withdraw", "wrong side")
-    assert analysing.reanalyse(record, "1.4") is None
+    assert deciding.settle(record, "1.4", "withdraw", "wrong side")
+    assert deciding.reanalyse(record, "1.4") is None
     [claim] = record.claim()
     record.analyse(claim)
     assert record.state() == ("analysed", None)
@@ -398,7 +398,7 @@ def test_disagreeing_identity_is_held_until_accepted(record: Record, name: str) 
     record.queue()
     assert record.claim() == []
     assert record.select("SELECT status FROM results") == [("held",)]
-    assert analysing.settle(record, "1.4", "accept", None)
+    assert deciding.settle(record, "1.4", "accept", None)
     record.queue()
     [claim] = record.claim()
     assert len(claim.instances) == 2
@@ -407,7 +407,7 @@ def test_disagreeing_identity_is_held_until_accepted(record: Record, name: str) 
     assert record.state()[0] == "receiving"
     record.receive(4, **{name: "THREE"})
     assert record.state() == ("held", f"instances disagree on {name.replace('_', ' ')}")
-    assert analysing.settle(record, "1.4", "accept", None)
+    assert deciding.settle(record, "1.4", "accept", None)
     record.receive(5, **{name: "THREE"})
     assert record.state()[0] == "receiving"
 
@@ -432,8 +432,8 @@ def test_corrected_identity_lets_a_held_study_go_on(record: Record) -> None:
 def test_accept_wants_a_held_study(record: Record) -> None:
     """Nothing happens to another one."""
     record.receive(1)
-    assert not analysing.settle(record, "1.4", "accept", None)
-    assert not analysing.settle(record, "1.99", "withdraw", "x")
+    assert not deciding.settle(record, "1.4", "accept", None)
+    assert not deciding.settle(record, "1.99", "withdraw", "x")
 
 
 def test_withdrawn_study_sends_nothing_more(record: Record) -> None:
@@ -441,7 +441,7 @@ def test_withdrawn_study_sends_nothing_more(record: Record) -> None:
     record.receive(1)
     record.queue()
     record.analyse(record.claim()[0], pacs=("waiting", None))
-    assert analysing.settle(record, "1.4", "withdraw", "wrong patient")
+    assert deciding.settle(record, "1.4", "withdraw", "wrong patient")
     assert record.select("SELECT status, reason FROM results") == [("withdrawn", "wrong patient")]
     assert record.select("SELECT status FROM deliveries") == [("cancelled",)]
     assert delivering.claim_due(record, "pacs", 10, 60) == []
@@ -452,7 +452,7 @@ def test_study_withdrawn_during_its_claim_sends_nothing(record: Record) -> None:
     record.receive(1)
     record.queue()
     [claim] = record.claim()
-    assert analysing.settle(record, "1.4", "withdraw", "wrong patient")
+    assert deciding.settle(record, "1.4", "withdraw", "wrong patient")
     record.analyse(claim, pacs=("waiting", None))
     assert record.state()[0] == "withdrawn"
     assert delivering.claim_due(record, "pacs", 10, 60) == []
@@ -543,6 +543,6 @@ def test_without_destination_the_object_is_held(record: Record) -> None:
 
 def test_destination_is_known_since_it_was_first_configured(record: Record) -> None:
     """A later start does not move it."""
-    first = analysing.destinations_since(record, ["pacs"])
+    first = delivering.destinations_since(record, ["pacs"])
     record.tick(5)
-    assert analysing.destinations_since(record, ["pacs", "new"]) == {"pacs": first["pacs"], "new": record.now()}
+    assert delivering.destinations_since(record, ["pacs", "new"]) == {"pacs": first["pacs"], "new": record.now()}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from records import Record
 
-from pacs_agent.record import analysing, delivering, reading
+from pacs_agent.record import analysing, deciding, delivering, reading
 from pacs_agent.record.analysing import FindingRow, ReportRow
 from pacs_agent.record.times import to_text
 
@@ -138,10 +138,10 @@ def test_earlier_revision_keeps_what_became_of_it(record: Record) -> None:
     assert told(record, "analyses") == [("delivered", None), ("queued", None)]
     analysing.fail_study(record, record.claim()[0], "no memory")
     assert told(record, "analyses") == [("delivered", None), ("failed", "no memory")]
-    analysing.retry_failed(record)
+    deciding.retry_failed(record)
     record.analyse(record.claim()[0], pacs=WAITING)
     assert told(record, "analyses")[0::2] == [("delivered", None), ("analysed", None)]
-    analysing.settle(record, "1.4", "withdraw", "wrong patient")
+    deciding.settle(record, "1.4", "withdraw", "wrong patient")
     assert told(record, "analyses")[0::2] == [("delivered", None), ("withdrawn", "wrong patient")]
     delivered_at = record.select("SELECT delivered_at IS NOT NULL FROM analyses ORDER BY revision")
     assert delivered_at == [(1,), (0,), (0,)]
@@ -166,7 +166,7 @@ def test_cancelled_deliveries_of_an_earlier_revision(record: Record) -> None:
 
 def test_removed_destination_gets_nothing_more(record: Record) -> None:
     """What waits, is held or parked for it is cancelled with an event each; what it has stays its history."""
-    analysing.destinations_since(record, ["pacs", "archive"])
+    delivering.destinations_since(record, ["pacs", "archive"])
     for number, status in enumerate(("delivered", "parked", "held", "waiting")):
         analysed(record, number, f"1.4.{number}", pacs=HELD if status == "held" else WAITING, archive=WAITING)
         if status in ("delivered", "parked"):
@@ -189,10 +189,10 @@ def test_removed_destination_gets_nothing_more(record: Record) -> None:
 
 def test_destination_added_again_starts_anew(record: Record) -> None:
     """It gets what is received from then on; one that stayed keeps its time."""
-    first = analysing.destinations_since(record, ["pacs", "archive"])
+    first = delivering.destinations_since(record, ["pacs", "archive"])
     delivering.forget_destinations(record, ["archive"])
     record.tick(60)
-    assert analysing.destinations_since(record, ["pacs", "archive"]) == {
+    assert delivering.destinations_since(record, ["pacs", "archive"]) == {
         "archive": first["archive"], "pacs": record.now(),
     }  # fmt: skip
 

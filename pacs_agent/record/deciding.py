@@ -1,0 +1,72 @@
+"""A person's word on a study: try it again, let it through, take it back."""
+
+from typing import Literal
+
+from sqlalchemy import Connection, func, select, update
+
+from pacs_agent.record.store import Store, add_event
+from pacs_agent.record.tables import analysis, delivery, instance, report, study
+
+
+def retry_failed(store: Store) -> int:
+    """Queue every failed study again; returns how many."""
+    with store.write() as connection:
+        rows = connection.execute(select(study.c.id, study.c.study_instance_uid).where(study.c.state == "failed")).all()
+        for row in rows:
+            _queue_again(connection, store.now(), row.id, row.study_instance_uid)
+        return len(rows)
+
+
+def reanalyse(store: Store, study_instance_uid: str) -> str | None:
+    """Queue a finished study again; returns why not, or None."""
+    with store.write() as connection:
+        row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
+        if row is None:
+            return "is not known"
+        if row.state == "held":
+            return f"is held: {row.reason}; `accept` or `withdraw` it first"
+        if row.state in ("receiving", "queued"):
+            return f"is {row.state}: it will be analysed without this"
+        removed = connection.execute(
+            select(func.count()).where(
+                instance.c.study_id == row.id, instance.c.is_current, instance.c.path.is_(None),
+                instance.c.status != "ignored",
+            )
+        ).scalar_one()  # fmt: skip
+        if removed:
+            return f"lacks {removed} of its instances, removed by retention or lost: send it again"
+        _queue_again(connection, store.now(), row.id, study_instance_uid)
+        return None
+
+
+def _queue_again(connection: Connection, at: str, study_id: int, study_instance_uid: str) -> None:
+    connection.execute(
+        update(study)
+        .where(study.c.id == study_id)
+        .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
+    )
+    add_event(connection, at, "analyse again", study_instance_uid=study_instance_uid)
+
+
+def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:
+    """A person's word on a study: let a held one through, or take a result back (waiting deliveries cancelled)."""
+    with store.write() as connection:
+        row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
+        if row is None or (decision == "accept" and row.state != "held"):
+            return False
+        if decision == "accept":
+            values = {"state": "receiving", "reason": None, "accepted": True}
+        else:
+            values = {"state": "withdrawn", "reason": reason, "claimed_until": None}
+            reports = select(report.c.id).join(analysis).where(analysis.c.study_id == row.id)
+            connection.execute(
+                update(delivery)
+                .where(delivery.c.report_id.in_(reports), delivery.c.status.in_(("waiting", "held", "parked")))
+                .values(status="cancelled", next_attempt_at=None)
+            )
+        connection.execute(update(study).where(study.c.id == row.id).values(**values))
+        add_event(
+            connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
+            study_instance_uid=study_instance_uid, detail=reason,
+        )  # fmt: skip
+        return True
