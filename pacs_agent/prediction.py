@@ -18,7 +18,7 @@ from pacs_agent.study.instance import Instance
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One file's answer; the fields are a promise to programs."""
+    """One file's answer; the fields are a promise to programs. The probability is calibrated where the model is."""
 
     file: str
     body_part: str | None
@@ -73,7 +73,7 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
                 str(file),
                 mapping.body_part,
                 mapping.body_part_source,
-                answer.abnormal_probability,
+                finding.images[0].abnormal_probability,
                 answer.member_probabilities,
                 finding.finding if answer.abnormal_probability is not None else None,
                 answer.reason or answer.doubt or finding.reason,

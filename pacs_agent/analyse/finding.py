@@ -4,7 +4,7 @@ A study's probability is the arithmetic mean of its images'; abnormal when great
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 FindingValue = Literal["normal", "abnormal", "undetermined"]
@@ -16,7 +16,8 @@ class ImageOutcome:
 
     Attributes:
         status: `analysed`; `failed` (eligible, but could not be read).
-        abnormal_probability: 0 to 1, None unless analysed.
+        abnormal_probability: 0 to 1, None unless analysed. What the network said; in a finding, calibrated as a group
+            of this one image would be, so that it stands beside the group's and the threshold.
         member_probabilities: one for each network of the ensemble, 0 to 1.
         reason: why it failed, for a person.
         doubt: why its probability does not count, for a person: the picture is not what the model knows, or not of
@@ -112,10 +113,16 @@ def decide(
     """
     analysed = [each for image in images if (each := image.counted_probability) is not None]
     mean = calibrate(sum(analysed) / len(analysed)) if analysed else None
+    calibrated = tuple(
+        image
+        if image.abnormal_probability is None
+        else replace(image, abnormal_probability=calibrate(image.abnormal_probability))
+        for image in images
+    )
 
     def finding(value: FindingValue, probability: float | None, *reasons: str | None) -> Finding:
         text = "; ".join(part for part in reasons if part) or None
-        return Finding(body_part, laterality, value, probability, threshold, tuple(images), text)
+        return Finding(body_part, laterality, value, probability, threshold, calibrated, text)
 
     partial = None
     if len(analysed) < len(images):

@@ -4,7 +4,7 @@ The only place that parks a study: whatever goes wrong with one becomes its reas
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -217,7 +217,7 @@ class AnalysisStation:
                     model=(self._bundle.manifest.name, self._bundle.manifest.version, self._bundle.identity.bundle_hash)
                     if findings
                     else None,
-                    images=[*plan.results, *(_answered(image, answers) for image in plan.images)],
+                    images=[*plan.results, *_results(plan, findings)],
                     findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
                     reports=reports,
                 )
@@ -252,7 +252,7 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def _result(
-    image: _Image, status: InstanceStatus, reason: str | None, answer: ImageAnswer | None = None
+    image: _Image, status: InstanceStatus, reason: str | None, outcome: ImageOutcome | None = None
 ) -> InstanceResult:
     mapping = image.mapping
     return InstanceResult(
@@ -263,15 +263,17 @@ def _result(
         mapping.body_part_source,
         mapping.laterality,
         mapping.laterality_source,
-        answer.abnormal_probability if answer else None,
-        answer.member_probabilities if answer else (),
+        outcome.abnormal_probability if outcome else None,
+        outcome.member_probabilities if outcome else (),
     )
 
 
-def _answered(image: _Image, answers: dict[str, ImageAnswer]) -> InstanceResult:
-    answer = answers[str(image.instance.instance_id)]
-    status: InstanceStatus = "failed" if answer.abnormal_probability is None else "analysed"
-    return _result(image, status, answer.reason or answer.doubt, answer)
+def _results(plan: _Plan, findings: Sequence[Finding]) -> Iterator[InstanceResult]:
+    """What the findings say of each image that went to the analysis process."""
+    for ((part, _), images), finding in zip(plan.groups.items(), findings, strict=True):
+        if part:
+            for image, outcome in zip(images, finding.images, strict=True):
+                yield _result(image, outcome.status, outcome.reason or outcome.doubt, outcome)
 
 
 def _outcome(image: _Image, answers: dict[str, ImageAnswer]) -> ImageOutcome:

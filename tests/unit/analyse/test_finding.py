@@ -35,8 +35,10 @@ def test_mean_of_the_images_against_the_threshold(probabilities: tuple[float, ..
 
 def test_calibration_is_applied_to_the_mean() -> None:
     """Once, after averaging; the threshold is for what leaves it."""
-    result = found(image(0.2), image(0.4), calibrate=lambda mean: mean + 0.3)
-    assert (result.finding, result.abnormal_probability) == ("abnormal", pytest.approx(0.6))
+    result = found(image(0.2), image(0.4), calibrate=lambda mean: mean**2 + 0.5)
+    assert (result.finding, result.abnormal_probability) == ("abnormal", pytest.approx(0.59))
+    # Each image's as that of a group of it alone, so that it can be held against the threshold.
+    assert [each.abnormal_probability for each in result.images] == [pytest.approx(0.54), pytest.approx(0.66)]
 
 
 @pytest.mark.parametrize("second", [image(None), image(0.1, DOUBT)])
