@@ -29,6 +29,9 @@ from pacs_agent.analyse.display import Picture, refuse_uniform, shown, shown_gre
 from pacs_agent.analyse.imagepixel import read_image_pixel
 from pacs_agent.errors import PacsAgentError, PixelsError
 
+PREPROCESSING = 1
+"""Raise it when a change here (or in what this calls) changes any picture: decoded pictures are kept under it."""
+
 HEADER_BYTES = 64 * 1024 * 1024  # what a file may hold beside its pixels
 BYTES_A_PIXEL = 6  # three samples of 16 bits
 
@@ -184,6 +187,9 @@ def _one_line(what: str) -> Iterator[None]:
             raise
         except MemoryError as error:
             raise PixelsError(f"{what}: it needs more memory than there is") from error
+        except OSError as error:
+            # Of an error of the disk without the path: reasons go into reports.
+            raise PixelsError(f"{what} ({error.strerror or str(error).strip()[:200]})") from error
         except Exception as error:  # pydicom, Pillow and the codecs raise whatever broken bytes lead to
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise PixelsError(f"{what} ({lines[-1].strip()[:200]})") from error

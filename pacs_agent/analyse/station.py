@@ -163,7 +163,11 @@ class AnalysisStation:
     def _planned(self, claim: Claim) -> _Plan | None:
         """The plan of a study, or None where making it failed: the study is parked, the others go on."""
         try:
-            return self._plan(claim)
+            plan = self._plan(claim)
+            if plan.images and not any(self._path(image.instance).is_file() for image in plan.images):
+                fail_study(self._store, claim, "the files of its images are missing from the inbox: send it again")
+                return None
+            return plan
         except Exception as error:
             if _is_shortage(error):
                 raise

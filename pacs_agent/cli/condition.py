@@ -53,6 +53,8 @@ def condition(settings: Settings) -> Condition:
     queues = _with_the_empty(queues, settings)
     stages = {row["stage"] for row in paused}
     outages = {row["name"]: row for row in reached if row.get("unreachable_since")}
+    # Away may pass by itself; a PACS that answers and does not want us will not.
+    problems += [f"{row['name']}: {error}" for row in reached if "rejected" in (error := row.get("last_error") or "")]
     destinations = [
         {
             "name": target.name,

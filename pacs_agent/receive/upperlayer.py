@@ -72,6 +72,12 @@ class _Given(queue.Queue[Any]):
 class _Messages(_Given):
     """From provider to user: requests. The user's thread looks here in a loop, without blocking as it thinks."""
 
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        _, message = item
+        if message is not None and not message.is_valid_request:  # pynetdicom would pass over it, and never answer
+            raise ValueError(f"{message.msg_type}: not a request, or it lacks what it must have")
+        super().put(item, block, timeout)
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         turn = self._turn
         with turn.given:
@@ -101,6 +107,8 @@ class _Provider(DULServiceProvider):
         awaits_request = self.state_machine.current_state == "Sta2"  # PS3.8 9.2
         super()._read_pdu_data()
         if awaits_request and "Evt6" not in self.event_queue.queue:
+            if "Evt19" in self.event_queue.queue:
+                log.warning("connection ended: what came is not DICOM", address=self.assoc.requestor.address)
             self.to_user_queue.put(None)
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:

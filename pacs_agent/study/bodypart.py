@@ -59,6 +59,7 @@ _TEXT_RANKS: tuple[tuple[laterality.Scope, tuple[str, ...]], ...] = (
 _PROCEDURE_CODES = "ProcedureCodeSequence"
 _MAX_CODES = 32  # procedure codes and regions looked at; more are no header of a real study
 _MAX_QUOTE = 64  # characters of a header text repeated in a reason
+_MAX_TOLD = 3
 # "T-D8700": some equipment writes the SRT code where the term belongs.
 _SRT_IN_TEXT = re.compile(r"(?<![\w-])T-?[0-9A-F]{5}(?![\w-])", re.ASCII | re.IGNORECASE)
 _SCT_ALONE = re.compile(r"\d{6,18}", re.ASCII)
@@ -196,8 +197,14 @@ def _by_header(instance: Instance, ranks: Sequence[Sequence[_Text]], *, extended
             return decided
         open_statements.extend(s for s in statements if len(s.parts) > 1)
     if not open_statements:
-        return _Part(None, None, "no header element names a body part")
+        return _Part(None, None, f"no header element names a body part{_as_read(ranks)}")
     return _Part(None, None, f"{open_statements[0]}, and no other element says which one part")
+
+
+def _as_read(ranks: Sequence[Sequence[_Text]]) -> str:
+    """The first texts that say nothing to us: what a site's mapping rule may be made for."""
+    texts = [f"{text.source} '{_quoted(text.quote)}'" for rank in ranks for text in rank if text.quote.strip()]
+    return f" ({', '.join(texts[:_MAX_TOLD])})" if texts else ""
 
 
 def _by_rank(statements: Sequence[_Statement], earlier: Sequence[_Statement], *, extended: bool) -> _Part | None:

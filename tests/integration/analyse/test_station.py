@@ -41,7 +41,9 @@ MOODY = """
 
 @pytest.fixture
 def queued(store: Store) -> Store:
-    """A database with one complete study of one image."""
+    """A database with one complete study of one image, its file in the inbox."""
+    (store.path.parent / "inbox").mkdir()
+    (store.path.parent / "inbox" / "x").touch()
     facts = Instance("1.2.1", "1.2.840.10008.5.1.4.1.1.1", "1.3", "1.4", body_part_examined="HAND")
     receipt = receiving.Receipt(facts, Eligibility("received", None), "inbox/x", "x", 1, "XR1", store.now())
     receiving.Reception(store).accept(receipt)
@@ -135,3 +137,15 @@ def test_full_disk_is_waited_for_and_a_missing_file_is_not(
         moody.stop()
         thread.join(30)
     assert len(tries) == (2 if ends == "analysed" else 1)
+
+
+def test_study_whose_files_are_gone_fails_and_reports_nothing(
+    queued: Store, moody: AnalysisProcess, tmp_path: Path
+) -> None:
+    """Nothing can be said of what is not there; `retry` tries it when the sender has sent it again."""
+    (tmp_path / "device-is-back").touch()
+    (queued.path.parent / "inbox" / "x").unlink()
+    made: list[Any] = []
+    station(queued, moody, lambda claim, findings: made.append(claim) or []).work_once(threading.Event())
+    assert state(queued)[0] == "failed"
+    assert made == []

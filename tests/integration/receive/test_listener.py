@@ -519,8 +519,21 @@ def test_bytes_that_are_no_pdu_leave_no_thread(make_listener: Callable[..., Any]
 UNKNOWN_COMMAND = struct.pack("<HHLLHHLH", 0, 0, 4, 10, 0, 0x0100, 2, 0x7777)
 
 
+# A C-STORE-RQ without Affected SOP Instance UID and without a data set. PS3.7 9.3.1.1
+_ELEMENTS = (
+    struct.pack("<HHL26s", 0, 0x0002, 26, b"1.2.840.10008.5.1.4.1.1.1")
+    + struct.pack("<HHLH", 0, 0x0100, 2, 1)
+    + struct.pack("<HHLH", 0, 0x0110, 2, 1)
+    + struct.pack("<HHLH", 0, 0x0700, 2, 0)
+    + struct.pack("<HHLH", 0, 0x0800, 2, 0x0101)
+)
+NO_INSTANCE_UID = struct.pack("<HHLL", 0, 0, 4, len(_ELEMENTS)) + _ELEMENTS
+
+
 @pytest.mark.parametrize(
-    "command", [b"", b"\xff" * 200, UNKNOWN_COMMAND], ids=["empty", "garbage", "unknown command field"]
+    "command",
+    [b"", b"\xff" * 200, UNKNOWN_COMMAND, NO_INSTANCE_UID],
+    ids=["empty", "garbage", "unknown command field", "no Affected SOP Instance UID"],
 )
 def test_message_that_cannot_be_read_is_aborted(listener: Any, monkeypatch: pytest.MonkeyPatch, command: bytes) -> None:
     """The peer gets an A-ABORT of the provider (PS3.8 9.3.8), no thread dies by an exception, the next is served."""

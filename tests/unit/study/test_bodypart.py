@@ -338,3 +338,12 @@ def test_spellings_mean_one_thing() -> None:
         for meaning, entries in meanings.items():
             for entry in entries.split(","):
                 assert seen.setdefault(lexicon.fold(entry.strip()), meaning) == meaning, entry
+
+
+def test_reason_quotes_what_says_nothing_to_us() -> None:
+    """A site makes its mapping rules of it: the element and its text, cut to a line."""
+    facts = Instance("1", "2", "3", "4", body_part_examined="ZZ9 PLURAL", study_description="QQ\n" * 100)
+    reason = map_body_part(facts).reason or ""
+    assert reason.startswith("no header element names a body part (BodyPartExamined 'ZZ9 PLURAL', StudyDescription 'QQ")
+    assert "\n" not in reason
+    assert len(reason) < 300
