@@ -161,5 +161,6 @@ def _settle(store: "Store", study: str, decision: Literal["accept", "withdraw"],
     from pacs_agent.record.deciding import settle
 
     if not settle(store, study, decision, reason):
-        printing.note(f"{study} is {'not a held study' if decision == 'accept' else 'not known'}")
+        known = "withdrawn already" if reading.studies_of(store.path, study) else "not known"
+        printing.note(f"{study} is {'not a held study' if decision == 'accept' else known}")
         raise typer.Exit(1)

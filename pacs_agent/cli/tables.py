@@ -69,6 +69,13 @@ def instances_table(records: Sequence[Record], results: Sequence[Record]) -> Tex
     return headings, rows, "Instances"
 
 
+def identities_table(records: Sequence[Record]) -> TextTable:
+    """Which instance says that it is whose."""
+    headings = ("SOP Instance UID", "patient ID", "issuer", "birth date", "accession number")
+    names = ("sop_instance_uid", "patient_id", "issuer_of_patient_id", "patient_birth_date", "accession_number")
+    return headings, [tuple(_cells(record, *names)) for record in records], "Whose its instances say they are"
+
+
 def deliveries_table(records: Sequence[Record], analyses: Sequence[Record]) -> TextTable:
     """Rows of `deliveries`; *analyses* of the same study say of which revision an object is."""
     revisions = {analysis["report_sop_instance_uid"]: analysis["revision"] for analysis in analyses}

@@ -52,7 +52,7 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
     """A person's word on a study: let a held one through, or take a result back (waiting deliveries cancelled)."""
     with store.write() as connection:
         row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
-        if row is None or (decision == "accept" and row.state != "held"):
+        if row is None or row.state == "withdrawn" or (decision == "accept" and row.state != "held"):
             return False
         if decision == "accept":
             values = {"state": "receiving", "reason": None, "accepted": True}
@@ -62,7 +62,7 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
             connection.execute(
                 update(delivery)
                 .where(delivery.c.report_id.in_(reports), delivery.c.status.in_(("waiting", "held", "parked")))
-                .values(status="cancelled", next_attempt_at=None)
+                .values(status="cancelled", next_attempt_at=None, last_error=f"withdrawn: {reason}")
             )
         connection.execute(update(study).where(study.c.id == row.id).values(**values))
         add_event(

@@ -93,6 +93,9 @@ def studies_of(path: Path, key: str) -> list[str]:
     found = query(
         path,
         "SELECT study_instance_uid FROM study WHERE study_instance_uid = ?1 OR accession_number = ?1 OR patient_id = ?1"
+        # What instances of a held study say besides; few studies ever disagree.
+        " OR (disagreement IS NOT NULL AND EXISTS (SELECT 1 FROM instance i WHERE i.study_id = study.id AND"
+        " ?1 IN (json_extract(i.facts, '$.patient_id'), json_extract(i.facts, '$.accession_number'))))"
         " ORDER BY received_at",
         [key],
     )
@@ -105,8 +108,16 @@ STORY = {
     "deliveries": "SELECT * FROM deliveries WHERE study_instance_uid = ?",
     "analyses": "SELECT * FROM analyses WHERE study_instance_uid = ? ORDER BY revision",
     "history": "SELECT * FROM events WHERE study_instance_uid = ?",
+    "identities": """
+SELECT i.sop_instance_uid, json_extract(i.facts, '$.patient_id') AS patient_id,
+  json_extract(i.facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
+  json_extract(i.facts, '$.patient_birth_date') AS patient_birth_date,
+  json_extract(i.facts, '$.accession_number') AS accession_number
+FROM instance i JOIN study s ON s.id = i.study_id
+WHERE s.study_instance_uid = ? AND i.is_current AND s.disagreement IS NOT NULL ORDER BY i.id
+""",
 }
-"""What `pacs-agent show` tells of a study."""
+"""What `pacs-agent show` tells of a study; `identities` only where its instances disagree on whose it is."""
 
 REPORT_PATH = """
 SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id

@@ -118,6 +118,27 @@ def test_show_lists_earlier_revisions(run: Run, told: Store) -> None:
     assert "the report's file is gone" in story["report"].lower()
 
 
+def test_held_study_can_be_decided_with_what_is_shown(run: Run, told: Store) -> None:
+    """`show` by either patient's ID finds it, and says which instance is whose."""
+    facts = Instance("1.2.2", "1.5", "1.3", STUDY, patient_id="PHANTOM-2", accession_number="A1")
+    receipt = receiving.Receipt(facts, Eligibility("received", None), "inbox/2", "2", 1, "XR1", told.now())
+    receiving.Reception(told).accept(receipt)
+    code, out, _ = run("show", "PHANTOM-2")
+    assert code == 0
+    assert "Whose its instances say they are" in out
+    assert out.index("PHANTOM-1") < out.index("PHANTOM-2")
+    assert run("show", "PHANTOM-3")[0] == 1
+    assert run("accept", STUDY)[0] == 0
+
+
+def test_withdrawn_once(run: Run, told: Store) -> None:
+    """The first reason stands."""
+    assert run("withdraw", STUDY, "--reason", "wrong side")[0] == 0
+    code, _, err = run("withdraw", STUDY, "--reason", "again")
+    assert (code, "withdrawn already" in err) == (1, True)
+    assert "wrong side" in run("sql", "SELECT reason FROM results")[1]
+
+
 def test_show_of_nothing(run: Run, told: Store) -> None:
     """Exit 1, an empty list for a program."""
     assert told

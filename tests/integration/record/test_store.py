@@ -295,8 +295,10 @@ def test_withdrawn_study_can_be_analysed_again(record: Record) -> None:
     record.receive(1)
     record.queue()
     [claim] = record.claim()
-    record.analyse(claim)
+    record.analyse(claim, pacs=("waiting", None))
     assert deciding.settle(record, "1.4", "withdraw", "wrong side")
+    assert record.select("SELECT status, last_error FROM deliveries") == [("cancelled", "withdrawn: wrong side")]
+    assert not deciding.settle(record, "1.4", "withdraw", "again")
     assert deciding.reanalyse(record, "1.4") is None
     [claim] = record.claim()
     record.analyse(claim)
