@@ -64,5 +64,6 @@ optimizer = "sgd"
 schedule = "cosine"
 [[members]]
 optimizer = "rmsprop"
+learning_rate = 1e-4
 schedule = "cyclic"
 """

@@ -2,8 +2,8 @@
 
 Enters: images and the network's input. Leaves: a `Cache` of one row an image, and the reason for each that could not
 be read (its row is zero). The rows are those of `model_input`: what the daemon feeds to the network. A cache is known
-by its input and the paths, sizes and times of its files; it is written beside and renamed, or not at all. Never imports
-torch: the decoding processes would pay for it.
+by its input, its preprocessing, and the paths, sizes and times of its files; it is written beside and renamed, or not
+at all. Never imports torch: the decoding processes would pay for it.
 """
 
 import fcntl
@@ -11,22 +11,22 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
-from pacs_agent.analyse.pixels import InputSpec, model_input, read_picture
+from pacs_agent.analyse.pixels import PREPROCESSING, InputSpec, model_input, read_picture
 from pacs_agent.durable import sync_directory
 from pacs_agent.errors import PixelsError
 from training.errors import TrainingError
 from training.mura import Image
+from training.workers import processes
 
 MAX_PIXELS = 100_000_000
 CHUNK = 64  # pictures that a process decodes at a time
@@ -72,7 +72,7 @@ def open_cache(
     path = folder / fingerprint(images, spec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f".{path.name}.lock"):
+        with alone(folder / f".{path.name}.lock"):
             if not (path / INDEX).exists():
                 _make(path, images, spec, workers, advance)
             unreadable = json.loads((path / INDEX).read_text())["unreadable"]
@@ -84,8 +84,9 @@ def open_cache(
 
 
 def fingerprint(images: Sequence[Image], spec: InputSpec) -> str:
-    """What a cache is known by: the picture's geometry, and each file's path, size and time."""
-    digest = hashlib.sha256(json.dumps([spec.size, spec.fit, spec.source_longest_side]).encode())
+    """What a cache is known by: the picture's geometry, what makes it so, and each file's path, size and time."""
+    made_by = [PREPROCESSING, PIL.__version__]
+    digest = hashlib.sha256(json.dumps([spec.size, spec.fit, spec.source_longest_side, *made_by]).encode())
     for image in images:
         try:
             status = image.path.stat()
@@ -129,8 +130,7 @@ def _decode_all(
             unreadable |= _decode_some(target, start, some, spec)
             advance(len(some))
         return unreadable
-    # spawn: a forked child of a process that has used torch or CUDA may hang.
-    with ProcessPoolExecutor(min(workers, len(chunks)), get_context("spawn"), leave_interrupts) as pool:
+    with processes(min(workers, len(chunks))) as pool:
         waiting = {pool.submit(_decode_some, target, start, some, spec): len(some) for start, some in chunks}
         try:
             for done in as_completed(waiting):
@@ -138,8 +138,6 @@ def _decode_all(
                 advance(waiting[done])
         except BrokenExecutor as error:
             raise TrainingError("a process that decodes pictures was killed (out of memory?)") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
     return dict(sorted(unreadable.items()))
 
 
@@ -160,14 +158,9 @@ def _decode_some(target: Path, start: int, paths: Sequence[Path], spec: InputSpe
     return unreadable
 
 
-def leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent ends its children itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file: members trained side by side share one cache."""
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file: members trained side by side share one cache, and one run."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

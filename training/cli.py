@@ -6,8 +6,7 @@ Exit codes: 0 good, 1 it ran and the answer is no, 2 used wrongly (one line, no 
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -21,7 +20,7 @@ from pacs_agent.errors import PacsAgentError
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 _STOPPED = 130
-_DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,3}")
+_GOES_ON = {"fit": "; a run goes on with --resume", "phantoms": "; the same command goes on"}
 
 
 @app.callback()
@@ -65,10 +64,9 @@ def evaluate_command(
 
     if split not in ("train", "valid"):
         raise PacsAgentError(f"--split is train or valid, not {split!r}")
-    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d{1,3}", device):
-        raise PacsAgentError(f"--device is auto, cpu, cuda or cuda:N, not {device!r}")
+    _check_device(device)
     prepare(out)
-    with _progress(split) as progress:
+    with _Bars() as bars:
         evaluation = evaluate(
             load_bundle(bundle),
             data,
@@ -76,7 +74,7 @@ def evaluate_command(
             device=device,
             resamples=resamples,
             seed=seed,
-            progress=progress,
+            progress=bars.told(split),
         )
     write_evaluation(evaluation, out)
     print(json.dumps(metrics_json(evaluation), indent=2, allow_nan=False) if as_json else table(evaluation))
@@ -112,14 +110,9 @@ def phantoms_command(
     """
     from training.phantoms import TreeSettings, write_tree
 
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("phantoms", total=None)
-        root = write_tree(
-            out,
-            TreeSettings(patients, seed, subtle, valid),
-            workers=workers,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with _Bars() as bars:
+        settings = TreeSettings(patients, seed, subtle, valid)
+        root = write_tree(out, settings, workers=workers, progress=bars.told("phantoms"))
     print(root)
 
 
@@ -167,8 +160,7 @@ def fit_command(
     from training.mura import PARTS
     from training.preset import read_preset
 
-    if not _DEVICE.fullmatch(device):
-        raise PacsAgentError(f"--device is auto, cpu, cuda or cuda:N, not {device!r}")
+    _check_device(device)
     chosen = PARTS if parts == "all" else tuple(dict.fromkeys(part.strip().lower() for part in parts.split(",")))
     if strangers := sorted(set(chosen) - set(PARTS)):
         raise PacsAgentError(f"--parts: {', '.join(strangers)!r} is none of {', '.join(PARTS)}")
@@ -228,9 +220,15 @@ class _Bars:
         if self._task is not None:
             self._progress.advance(self._task, count)
 
+    def told(self, what: str) -> Callable[[int, int], None]:
+        """Begin something whose length is told with each step: how many are done, of how many."""
+        task = self._progress.add_task(what, total=None)
+        return lambda done, total: self._progress.update(task, completed=done, total=total)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(args=arguments, prog_name="pacs-train", standalone_mode=False)
     except TyperException as error:
@@ -240,25 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Abort:
         code = _STOPPED
     if code == _STOPPED:  # typer's code for Ctrl-C
-        print("pacs-train: stopped; a run goes on with --resume", file=sys.stderr)
+        print(f"pacs-train: stopped{_GOES_ON.get(next(iter(arguments), ''), '')}", file=sys.stderr)
     sys.exit(code or 0)
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr from the first call on; what fails before that says its one line only."""
-    bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
-    task = bar.add_task(what, total=None)
-
-    def told(done: int, total: int) -> None:
-        bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield told
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d{1,3}", device):
+        raise PacsAgentError(f"--device is auto, cpu, cuda or cuda:N, not {device!r}")
 
 
 def _used_wrongly(message: str) -> int:

@@ -8,7 +8,7 @@ the mean of its images (MURA's rule), calibrated as the bundle says.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,9 +35,10 @@ from training.metrics import (
     Scored,
     draw_patients,
     measure,
-    study_means,
 )
-from training.mura import Image, SplitName, data_root, read_split
+from training.mura import Image, SplitName, data_root, fingerprint, read_split
+from training.phantoms import is_phantoms
+from training.studies import studies_of
 
 BATCH_IMAGES: Final = 64
 DECODE_THREADS: Final = 2
@@ -75,6 +76,7 @@ class Evaluation:
         at_half: the same at 0.5.
         guard: share of the images that the guard flags; None for a bundle without one.
         lesions: AUROC by severity and kind, image level; empty where the data do not tell.
+        learnt_from: whether the bundle was fitted on these very images.
         listed: images of the split, read or not.
         root: the folder of the data.
     """
@@ -90,6 +92,7 @@ class Evaluation:
     verdict: Verdict
     official: bool
     phantoms: bool
+    learnt_from: bool
     listed: int
     unreadable: tuple[tuple[Path, str], ...]
     patients: int
@@ -132,7 +135,7 @@ def evaluate(
     groups = {level: measure(scored[level], draws) for level in LEVELS}
     root = data_root(data)
     lesions = read_lesions(root)
-    phantoms = lesions is not None
+    phantoms = is_phantoms(root)
     official = split == "valid" and is_official_valid(images, phantoms=phantoms)
     low = groups["image"][OVERALL].figures["kappa"].low
     return Evaluation(
@@ -147,6 +150,7 @@ def evaluate(
         verdict=judge(low, official=official, phantoms=phantoms, left_out=len(predicted.unreadable)),
         official=official,
         phantoms=phantoms,
+        learnt_from=learnt_from(bundle, predicted.images),
         listed=len(images),
         unreadable=predicted.unreadable,
         patients=patients,
@@ -197,27 +201,22 @@ def score(bundle: Bundle, predicted: Predicted) -> tuple[int, dict[Level, Scored
     Returns:
         How many patients there are, and by level what `measure` takes. A study is of the images that could be read.
     """
-    images = predicted.images
-    names, patients = np.unique([image.patient for image in images], return_inverse=True)
-    parts = np.array([image.part for image in images])
-    labels = np.array([image.label == 1 for image in images])
-    _, first, studies = np.unique([image.study for image in images], return_index=True, return_inverse=True)
-    means, _ = study_means(studies, predicted.probabilities)
-    every = np.arange(len(images))
-    levels: dict[Level, Scored] = {}
-    of_level: tuple[tuple[Level, NDArray[np.int64], Floats], ...] = (
-        ("image", every, predicted.probabilities),
-        ("study", first, means),
-    )
-    for level, rows, raw in of_level:
-        levels[level] = Scored(
-            patients[rows].astype(np.int64),
-            parts[rows],
-            labels[rows],
-            np.array([bundle.calibrate(float(mean)) for mean in raw]),
-            np.array([bundle.threshold(str(part)) for part in parts[rows]]),
-        )
-    return len(names), levels
+    studies = studies_of(predicted.images)
+    thresholds = np.array([bundle.threshold(str(part)) for part in studies.parts])
+
+    def certain(raw: Floats) -> Floats:
+        return np.array([bundle.calibrate(mean) for mean in raw.tolist()])
+
+    of_study = studies.scored(certain(studies.means(predicted.probabilities)), thresholds)
+    of_image = replace(of_study.of(studies.of_image), probabilities=certain(predicted.probabilities))
+    return int(studies.patients.max()) + 1, {"image": of_image, "study": of_study}
+
+
+def learnt_from(bundle: Bundle, images: Sequence[Image]) -> bool:
+    """Whether the bundle says that it was fitted on these images, those of its parts."""
+    data = bundle.manifest.provenance.get("data")
+    known = data.get("fingerprint") if isinstance(data, dict) else None
+    return known == fingerprint(image for image in images if image.part in bundle.manifest.body_parts)
 
 
 def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -257,6 +256,7 @@ def metrics_json(evaluation: Evaluation) -> dict[str, Any]:
                 "patients": evaluation.patients,
                 "official_valid": evaluation.official,
                 "phantoms": evaluation.phantoms,
+                "learnt_from": evaluation.learnt_from,
             },
             "unreadable": [{"image": name, "reason": reason} for name, reason in unreadable_names(evaluation)],
             "ece_bins": ECE_BINS,

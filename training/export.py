@@ -10,11 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pacs_agent.analyse.bundle import WEIGHTS_NAME, Bundle, write_bundle
 from pacs_agent.analyse.network import EnhancedEnsemble
+from pacs_agent.errors import BundleError
 from pacs_agent.study.bodypart import BODY_PARTS
 from training.checkpoint import read_tensors
 from training.run import ENSEMBLE, preset_of, read_facts, read_result
@@ -41,10 +43,16 @@ def export_state(out: Path, fields: Mapping[str, Any], state: Mapping[str, Tenso
     Raises:
         BundleError: the fields are not those of a bundle, or the folder is there already or cannot be written.
     """
-    with TemporaryDirectory() as temporary:
-        weights = Path(temporary) / WEIGHTS_NAME
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, weights)
-        return write_bundle(out, fields, weights)
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+            weights = Path(temporary) / WEIGHTS_NAME
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, weights)
+            return write_bundle(out, fields, weights)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BundleError(f"bundle {out}: cannot be written: {reason}") from error
 
 
 PHANTOM_USE = "demonstration: synthetic phantoms"

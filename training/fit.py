@@ -7,7 +7,7 @@ read.
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,11 +25,12 @@ from training.checkpoint import read_tensors, write_json, write_tensors
 from training.errors import TrainingError
 from training.gate import fit_gates
 from training.guard import fit_guard
-from training.member import BEST, EVALUATION_BATCH, Task, is_done, train_member
+from training.member import BEST, EVALUATION_BATCH, Task, train_member
 from training.metrics import draw_patients, measure
 from training.mura import PARTS
 from training.preset import Preset
 from training.run import ENSEMBLE, RESULT, Run, open_run
+from training.state import is_done
 from training.studies import Studies, choosing_figures, studies_of
 
 MEMBERS = (1, 2, 3)
@@ -229,11 +230,12 @@ def _describe_all(
     """Member logits (N, 3, classes) and pooled features (N, D) of some images, on the CPU."""
     device = next(network.parameters()).device
     logits, pooled = [], []
+    # In float32 on any device: calibration and guard must hold for a daemon on a CPU too.
     for start in range(0, len(which), EVALUATION_BATCH):
         some = which[start : start + EVALUATION_BATCH]
         inputs = normalised(np.asarray(run.pictures[run.rows[some]]), run.preset.input, device)
         parts = [run.images[index].part for index in some]
-        output = describe(network, inputs, parts, flip=run.preset.test_time_flip)
+        output = describe(network, inputs, parts, flip=run.preset.test_time_flip, reduced=False)
         logits.append(output.member_logits.float().cpu())
         pooled.append(output.pooled.float().cpu())
         reporter.advance(len(some))
@@ -269,10 +271,13 @@ def _figures(studies: Studies, probabilities: NDArray[np.float64], per_part: dic
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Train a member in one process only."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / ".lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise TrainingError(f"{folder}: another process trains this member") from error
+        except OSError as error:
+            raise TrainingError(f"{folder}: cannot be written: {error.strerror or error}") from error
         yield

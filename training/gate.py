@@ -29,7 +29,7 @@ def fit_gates(
     parts: Sequence[str],
     patients: NDArray[np.int64],
     seed: int,
-) -> dict[str, dict[str, float | bool]]:
+) -> dict[str, dict[str, float | bool | None]]:
     """Fit the gates and the default weights in place.
 
     Args:
@@ -41,10 +41,10 @@ def fit_gates(
         seed: of the gates' first weights.
 
     Returns:
-        For each gate and for `default`: log loss on unseen patients with equal weights, with the fitted ones, and
-        whether those were kept.
+        For each gate and for `default`: log loss on unseen patients with equal weights, with the fitted ones (None
+        where there are too few to tell), and whether those were kept.
     """
-    told: dict[str, dict[str, float | bool]] = {}
+    told: dict[str, dict[str, float | bool | None]] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on tensors this small threads wait for each other longer than they work
     for group in (*GATED_PARTS, "default"):
@@ -55,11 +55,12 @@ def fit_gates(
             module = ensemble.part_attention[group.upper()]  # type: ignore[assignment]
         weigh = _weigher(ensemble, group)
         with torch.random.fork_rng(devices=[]):
-            equal, fitted = _on_unseen(module, weigh, logits, truth, people, seed)
-            kept = fitted < equal
+            losses = _on_unseen(module, weigh, logits, truth, people, seed)
+            kept = losses is not None and losses[1] < losses[0]
             _equal_weights(module, seed)
             if kept:
                 _fit(module, weigh, logits, truth)
+        equal, fitted = losses or (None, None)
         told[group] = {"log_loss_equal": equal, "log_loss_fitted": fitted, "kept": kept}
     torch.set_num_threads(threads)
     return told
@@ -72,10 +73,10 @@ def _on_unseen(
     labels: Tensor,
     patients: NDArray[np.int64],
     seed: int,
-) -> tuple[float, float]:
-    """Log loss of equal and of fitted weights, over folds of patients; equal where there is too little to fold."""
+) -> tuple[float, float] | None:
+    """Log loss of equal and of fitted weights, over folds of patients; None where there is too little to fold."""
     if len(np.unique(patients)) < 2 * FOLDS:
-        return 0.0, 0.0
+        return None
     people = np.random.default_rng(seed).permutation(np.unique(patients))
     equal = fitted = 0.0
     for fold in range(FOLDS):

@@ -19,6 +19,7 @@ from training.preset import GuardRule
 
 SHRINKAGE = 0.05
 DIRECTIONS = 384  # of the whitened space at most; more would make the bundle heavy
+CHUNK_ROWS = 1024  # of float64 at a time: a copy of all features would be twice their size
 HEAD_STEPS = 300
 HEAD_DECAY = 1e-3  # on standardised features
 
@@ -49,8 +50,9 @@ def fit_guard(
     seen = torch.tensor([place[part] for part in parts])
     mean = features.mean(dim=0)
     classes = seen * 2 + torch.from_numpy(labels)
-    whiten, centres = _whitened(features - mean, classes)
-    weight, bias = _head(features - mean, seen, len(names))
+    centred = features - mean
+    whiten, centres = _whitened(centred, classes)
+    weight, bias = _head(centred, seen, len(names))
     tensors = dict(zip(TENSORS, (mean, whiten, centres, weight, bias), strict=True))
     unset = GuardSettings(
         parts=names, part_threshold=1.0, distance_threshold=float("1e30"), false_alarm_rate=rule.false_alarms
@@ -105,11 +107,17 @@ def choose_thresholds(
 
 def _whitened(centred: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The map to the space where the covariance within classes is the identity, and the classes' means there."""
-    wide = centred.double()
-    present = torch.unique(classes)
-    means = torch.stack([wide[classes == one].mean(dim=0) for one in present])
-    within = wide - means[torch.searchsorted(present, classes)]
-    covariance = within.T @ within / max(1, len(within) - len(present))
+    present, place, counts = torch.unique(classes, return_inverse=True, return_counts=True)
+    means = torch.zeros(len(present), centred.shape[1], dtype=torch.float64)
+    covariance = torch.zeros(centred.shape[1], centred.shape[1], dtype=torch.float64)
+    chunks = [slice(start, start + CHUNK_ROWS) for start in range(0, len(centred), CHUNK_ROWS)]
+    for rows in chunks:
+        means.index_add_(0, place[rows], centred[rows].double())
+    means /= counts.unsqueeze(1)
+    for rows in chunks:
+        within = centred[rows].double() - means[place[rows]]
+        covariance.addmm_(within.T, within)
+    covariance /= max(1, len(centred) - len(present))
     diagonal = torch.diag(covariance.diagonal() + 1e-9)
     values, vectors = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * diagonal)
     kept = slice(max(0, len(values) - DIRECTIONS), None)
@@ -118,9 +126,9 @@ def _whitened(centred: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _head(centred: Tensor, seen: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """A linear classifier of features less their mean: (parts, D) and (parts,)."""
+    """A linear classifier of features less their mean, which are used up: (parts, D) and (parts,)."""
     spread = centred.std(dim=0).clamp_min(1e-6)
-    inputs = centred / spread
+    inputs = centred.div_(spread)
     weight = torch.zeros(parts, inputs.shape[1], requires_grad=True)
     bias = torch.zeros(parts, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=HEAD_STEPS, line_search_fn="strong_wolfe")

@@ -7,18 +7,18 @@ patients of both splits, and how the counts compare with MURA's published ones. 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from pacs_agent.analyse.pixels import read_picture
 from pacs_agent.errors import PixelsError
-from training.cache import CHUNK, MAX_PIXELS, leave_interrupts
+from training.cache import CHUNK, MAX_PIXELS
 from training.errors import TrainingError
 from training.mura import LABELS, PARTS, Image, SplitName, data_root, scan_split
-from training.phantoms import RECORD_NAME
+from training.phantoms import is_phantoms
+from training.workers import processes
 
 Counts = dict[str, tuple[int, int, int, int]]
 
@@ -127,7 +127,7 @@ def inspect(data: Path, *, decode: bool = True, advance: Callable[[int], None] =
     train, valid = (
         {image.patient for image in readings[split].images} if split in readings else set() for split in SPLITS
     )
-    phantoms = (root / RECORD_NAME).exists()
+    phantoms = is_phantoms(root)
     differences = None if phantoms else compare({split: facts.parts for split, facts in splits.items()})
     return Inspection(splits, tuple(sorted(train & valid)), phantoms, differences)
 
@@ -155,15 +155,13 @@ def unreadable_pictures(paths: Sequence[Path], advance: Callable[[int], None]) -
             found |= _try(chunk)
             advance(len(chunk))
         return found
-    with ProcessPoolExecutor(workers, get_context("spawn"), leave_interrupts) as pool:
+    with processes(workers) as pool:
         try:
             for chunk, unreadable in zip(chunks, pool.map(_try, chunks), strict=True):
                 found |= unreadable
                 advance(len(chunk))
         except BrokenExecutor as error:
             raise TrainingError("a process that decodes pictures was killed (out of memory?)") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
     return found
 
 

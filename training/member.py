@@ -6,11 +6,10 @@ Enters: arrays and a folder. Leaves: `best.safetensors`, `metrics.jsonl`, and `c
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from pacs_agent.analyse.ensemble import normalised
 from pacs_agent.analyse.network import Backbone, BaseModel, Member
 from pacs_agent.analyse.pixels import InputSpec
 from training.augment import augment
-from training.checkpoint import read_tensors, write_bytes, write_tensors
+from training.checkpoint import write_tensors
 from training.errors import TrainingError
 from training.preset import Recipe
 from training.schedule import learning_rate
+from training.state import CHECKPOINT, State, append_metrics, resume, save
 
-CHECKPOINT, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
+BEST = "best.safetensors"
 CHECKPOINT_SECONDS = 180.0
 EVALUATION_BATCH = 64
 
@@ -77,20 +77,6 @@ class Task:
         return max(1, len(self.rows) // self.recipe.batch)
 
 
-@dataclass
-class State:
-    """Where a member stands; all that a checkpoint holds."""
-
-    network: Member
-    average: Member
-    optimizer: torch.optim.Optimizer
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-    done: bool = False
-
-
 def train_member(
     task: Task,
     device: torch.device,
@@ -110,13 +96,13 @@ def train_member(
         The figures of the best epoch.
 
     Raises:
-        TrainingError: the loss is no longer a number, or the disk refused.
+        TrainingError: the loss is no longer a number, no epoch can be told from another, or the disk refused.
     """
     recipe = task.recipe
     with torch.random.fork_rng(devices=[]):
         state = new_state(task, device)
         if (task.folder / CHECKPOINT).exists():
-            _resume(task, state)
+            resume(task.folder, state)
             advance(state.epoch * task.steps + state.step)
         weights = torch.from_numpy(task.weights).to(device)
         labels = torch.from_numpy(task.labels).to(device)
@@ -131,17 +117,11 @@ def train_member(
                 advance(1)
                 if time.monotonic() - saved >= checkpoint_seconds and step + 1 < task.steps:
                     state.step, state.loss_sum = step + 1, float(loss_sum)
-                    _save(task, state)
+                    save(task.folder, state)
                     saved = time.monotonic()
             _finish_epoch(task, state, epoch, float(loss_sum) / task.steps)
             saved = time.monotonic()
     return state.best
-
-
-def is_done(folder: Path) -> bool:
-    """Whether the member of this folder has had its last epoch."""
-    path = folder / CHECKPOINT
-    return path.exists() and bool(read_tensors(path)[1]["done"])
 
 
 def new_member(recipe: Recipe, *, pretrained: bool = False) -> Member:
@@ -223,12 +203,15 @@ def _finish_epoch(task: Task, state: State, epoch: int, loss: float) -> None:
         raise TrainingError(f"member {task.number}: the loss is no longer a number in epoch {epoch + 1}: learn slower")
     figures = task.score(_predict_rows(task, state.average))
     line = {"epoch": epoch + 1, "loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"], **figures}
-    _write_metrics(task.folder / METRICS, line)
-    if not state.best or figures["score"] > state.best["score"]:
+    append_metrics(task.folder, line)
+    # A score of NaN is less than none: every other would lose against it.
+    if math.isfinite(figures["score"]) and (not state.best or figures["score"] > state.best["score"]):
         state.best = {"epoch": epoch + 1, **figures}
         write_tensors(task.folder / BEST, state.average.state_dict(), state.best)
     state.epoch, state.step, state.loss_sum, state.done = epoch + 1, 0, 0.0, epoch + 1 == task.recipe.epochs
-    _save(task, state)
+    if state.done and not state.best:
+        raise TrainingError(f"member {task.number}: no epoch gave a score on the hold-out to choose it by")
+    save(task.folder, state)
 
 
 def _predict_rows(task: Task, network: Member) -> NDArray[np.float64]:
@@ -241,7 +224,10 @@ def _predict_rows(task: Task, network: Member) -> NDArray[np.float64]:
 
 def new_state(task: Task, device: torch.device) -> State:
     """The state before the first step, by the run's seed; the folder is made."""
-    task.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        task.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{task.folder}: cannot be written: {error.strerror or error}") from error
     torch.manual_seed(mixed(task.seed, task.number))
     network = new_member(task.recipe, pretrained=task.pretrained and not (task.folder / CHECKPOINT).exists())
     network = network.to(device).to(memory_format=torch.channels_last).train()
@@ -270,48 +256,3 @@ def _freeze_body(network: Member, frozen: bool) -> None:
     if isinstance(network, Backbone):
         network.body.requires_grad_(not frozen)
         network.body.train(not frozen)
-
-
-def _save(task: Task, state: State) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in state.network.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
-    for index, parameter in enumerate(_parameters(state.optimizer)):
-        for name, value in state.optimizer.state[parameter].items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-    values = {
-        "epoch": state.epoch, "step": state.step, "loss_sum": state.loss_sum, "best": state.best, "done": state.done
-    }  # fmt: skip
-    write_tensors(task.folder / CHECKPOINT, tensors, values)
-
-
-def _resume(task: Task, state: State) -> None:
-    tensors, values = read_tensors(task.folder / CHECKPOINT)
-    for module, prefix in ((state.network, "network."), (state.average, "average.")):
-        module.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
-    parameters = list(_parameters(state.optimizer))
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            parameter = parameters[int(index)]
-            # In the parameter's own memory format: the fused optimizers walk through both side by side.
-            like = parameter if tensor.shape == parameter.shape else tensor
-            state.optimizer.state[parameter][name] = torch.empty_like(like, requires_grad=False).copy_(tensor)
-    state.epoch, state.step, state.done = values["epoch"], values["step"], values["done"]
-    state.loss_sum, state.best = values["loss_sum"], values["best"]
-    _write_metrics(task.folder / METRICS, None, keep=state.epoch)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _write_metrics(path: Path, line: dict[str, Any] | None, keep: int | None = None) -> None:
-    """Append a line, or forget the lines after epoch *keep*: they will be written again."""
-    if line is not None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    elif path.exists():
-        write_bytes(path, b"".join(path.read_bytes().splitlines(keepends=True)[:keep]))

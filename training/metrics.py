@@ -43,8 +43,8 @@ class Scored:
         """bool (N,): called abnormal."""
         return self.probabilities > self.thresholds
 
-    def of(self, chosen: NDArray[np.bool_]) -> "Scored":
-        """Those of a mask; the numbering of patients stays."""
+    def of(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Scored":
+        """Those of a mask or of indices; the numbering of patients stays."""
         return Scored(
             self.patients[chosen],
             self.parts[chosen],

@@ -6,8 +6,9 @@ not fit. Rows may come with or without a header, and with any first path compone
 """
 
 import csv
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,14 @@ def read_split(data: Path, split: SplitName) -> list[Image]:
     if not reading.images:
         raise TrainingError(f"{data}: {split}_image_paths.csv lists no picture")
     return list(reading.images)
+
+
+def fingerprint(images: Iterable[Image]) -> str:
+    """SHA-256 of the images' studies, names and labels, in whatever order they come: what a bundle learnt from."""
+    digest = hashlib.sha256()
+    for image in sorted(images, key=lambda image: (image.study, image.path.name)):
+        digest.update(f"{image.study}/{image.path.name},{image.label}\n".encode())
+    return digest.hexdigest()
 
 
 def scan_split(data: Path, split: SplitName) -> Reading:

@@ -24,6 +24,7 @@ NOT_TO_BE_COMPARED: Final = (
     "Image level and study level are different questions, and so are MURA's valid and its hidden test set. "
     "The two are not to be compared: each anchor stands at its own level."
 )
+LEARNT_FROM: Final = "The bundle was fitted on these very images: the figures are better than it is on any others."
 UNTRAINED: Final = "The bundle is not trained: the daemon says undetermined of every study."
 MAX_UNREADABLE: Final = 50
 _PLOT_TITLES: Final = {
@@ -91,6 +92,8 @@ def table(evaluation: Evaluation) -> str:
     lines += [NOT_TO_BE_COMPARED, _guard(evaluation), evaluation.verdict.why]
     if not evaluation.bundle.manifest.trained:
         lines.append(UNTRAINED)
+    if evaluation.learnt_from:
+        lines.append(LEARNT_FROM)
     if evaluation.unreadable:
         lines.append(f"{len(evaluation.unreadable)} of {evaluation.listed} images could not be read and are left out:")
         lines += [f"  {name}: {reason}" for name, reason in unreadable_names(evaluation)]
@@ -114,6 +117,7 @@ def page(evaluation: Evaluation, light: Mapping[str, bytes], dark: Mapping[str, 
         f"<p>{escape(_guard(evaluation))} Intended use: {escape(manifest.intended_use)}.</p>",
         f"<p>{escape(NOT_TO_BE_COMPARED)}</p>",
         "" if manifest.trained else f"<p class='verdict no'>{escape(UNTRAINED)}</p>",
+        f"<p class='verdict no'>{escape(LEARNT_FROM)}</p>" if evaluation.learnt_from else "",
     ]
     for level in LEVELS:
         body += [

@@ -7,15 +7,10 @@ goes on where it stopped. It never overwrites what another run wrote.
 
 import contextlib
 import json
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path, PurePosixPath
 from shutil import disk_usage
 
@@ -26,12 +21,14 @@ from pacs_agent import __version__
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.phantom.lesion import Lesion, drawn
 from pacs_agent.phantom.radiograph import Radiograph, radiograph, study_views
+from training.workers import processes
 
 ROOT = "MURA-v1.1"
 RECORD_NAME = "phantoms.jsonl"
 """What is known of every picture, a line each; MURA has no such file, and what reads MURA looks for CSVs only."""
 
 _SETTINGS_NAME = ".phantoms.json"  # a dot file: no part of the data set
+_LISTS = tuple(f"{split}_{what}.csv" for split in ("train", "valid") for what in ("image_paths", "labeled_studies"))
 LONGEST_SIDE = 512
 BYTES_AN_IMAGE = 150_000  # rather more than measured
 # Between MURA's own shares of its studies and equal ones: its rarest part would leave too little to judge by.
@@ -47,6 +44,11 @@ PART_SHARES = {
 ABNORMAL_SHARE = 0.45  # in every part: the part must not tell the label
 VIEW_SHARES = (0.12, 0.36, 0.36, 0.12, 0.04)  # one to five pictures a study
 SECOND_PART, THIRD_PART, SECOND_STUDY, RGB = 0.11, 0.15, 0.06, 0.3  # chances
+
+
+def is_phantoms(root: Path) -> bool:
+    """Whether a folder of CSVs is of phantoms: either file that says so is enough, the other may have been lost."""
+    return (root / _SETTINGS_NAME).exists() or (root / RECORD_NAME).exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def write_tree(
             done += 1
             progress(done, len(pictures))
         _finish(out, pictures)
-    except (OSError, BrokenProcessPool) as error:
+    except (OSError, BrokenExecutor) as error:
         reason = error.strerror if isinstance(error, OSError) else "a worker was killed"
         raise PacsAgentError(
             f"{root} cannot be written: {reason}; what is there stays, the same command goes on with it"
@@ -197,21 +199,21 @@ def write_tree(
 def _begun(root: Path, settings: TreeSettings, count: int) -> bool:
     """Take the folder; False where the tree is complete already."""
     mine = json.dumps({**asdict(settings), "pacs_agent": __version__})
-    if root.exists():
-        try:
-            found = (root / _SETTINGS_NAME).read_text()
-        except FileNotFoundError:
-            raise PacsAgentError(f"{root} is there already, and no phantoms of this command") from None
-        if found != mine:
+    settings_path = root / _SETTINGS_NAME
+    if settings_path.exists():
+        if (found := settings_path.read_text()) != mine:
             raise PacsAgentError(f"{root} is there already, with other settings: {found}")
-        return not (root / RECORD_NAME).exists()
+        return not all((root / name).exists() for name in (RECORD_NAME, *_LISTS))
+    # What a run leaves that was killed before it had its settings written.
+    if root.exists() and {path.name for path in root.iterdir()} - {_part(settings_path).name}:
+        raise PacsAgentError(f"{root} is there already, and no phantoms of this command")
     root.parent.mkdir(parents=True, exist_ok=True)
     free = disk_usage(root.parent).free
     if free < count * BYTES_AN_IMAGE:
         raise PacsAgentError(
             f"{count} pictures may need {count * BYTES_AN_IMAGE / 1e9:.1f} GB, {root.parent} has {free / 1e9:.1f} free"
         )
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     _write(root / _SETTINGS_NAME, mine.encode())
     return True
 
@@ -223,22 +225,9 @@ def _all_written(out: Path, pictures: list[Planned], workers: int) -> Iterator[N
             _write_picture(out, picture)
             yield
         return
-    # Not fork: the parent has threads of its own.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _end_with_the_parent)
-    try:
+    with processes(workers) as pool:
         for done in as_completed([pool.submit(_write_picture, out, picture) for picture in pictures]):
             yield done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_the_parent() -> None:
-    """Leave Ctrl-C to the parent, and go when it has gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=lambda: (connection.wait([sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _record_path(out: Path, picture: Planned) -> Path:
@@ -276,11 +265,9 @@ def _write_picture(out: Path, picture: Planned) -> None:
 
 
 def _finish(out: Path, pictures: Iterable[Planned]) -> None:
-    """The CSVs and the dot file that a file browser leaves; the records last, in one file."""
+    """The dot file that a file browser leaves, the records in one file, and the CSVs: a tree that has them is whole."""
     root, records = out / ROOT, []
-    rows: dict[str, list[str]] = {
-        f"{split}_{what}.csv": [] for split in ("train", "valid") for what in ("image_paths", "labeled_studies")
-    }
+    rows: dict[str, list[str]] = {name: [] for name in _LISTS}
     waiting = []
     for picture in pictures:
         rows[f"{picture.split}_image_paths.csv"].append(str(picture.path))
@@ -290,16 +277,16 @@ def _finish(out: Path, pictures: Iterable[Planned]) -> None:
         waiting.append(_record_path(out, picture))
         records.append(waiting[-1].read_text())
     _write((out / rows["train_image_paths.csv"][0]).with_name("._image1.png"), b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    _write(root / RECORD_NAME, "".join(f"{record}\n" for record in records).encode())
     for name, lines in rows.items():
         _write(root / name, "".join(f"{line}\n" for line in lines).encode())
-    _write(root / RECORD_NAME, "".join(f"{record}\n" for record in records).encode())
     for path in waiting:
         path.unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:
     """Written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = _part(path)
     try:
         temporary.write_bytes(data)
         temporary.rename(path)
@@ -307,3 +294,7 @@ def _write(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")

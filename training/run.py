@@ -4,7 +4,6 @@ Enters: a data folder, a preset, a seed. Leaves: a `Run` whose `run.json` holds 
 where a bundle comes from. A run goes on only with what it was begun with.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ import torchvision
 from numpy.typing import NDArray
 
 from pacs_agent import __version__
-from training.cache import Progress, open_cache
+from training.cache import Progress, alone, open_cache
 from training.checkpoint import write_json
 from training.errors import TrainingError
-from training.mura import LABELS, PARTS, Image, data_root, read_split
-from training.phantoms import RECORD_NAME
+from training.mura import LABELS, PARTS, Image, data_root, fingerprint, read_split
+from training.phantoms import is_phantoms
 from training.preset import Preset, make_preset
 from training.split import ROLES, Role, hold_out
 
@@ -88,9 +87,9 @@ def open_run(
     Raises:
         TrainingError: the data cannot be used, or the folder holds another run, or one that was not to go on.
     """
-    known = read_facts(folder) if (folder / FACTS).exists() else None
-    if known is not None and not begun:
-        raise TrainingError(f"{folder}: holds a run already; --resume goes on with it")
+    held = f"{folder}: holds a run already; --resume goes on with it"
+    if (folder / FACTS).exists() and not begun:
+        raise TrainingError(held)
     images = [image for image in read_split(data, "train") if image.part in parts]
     if absent := sorted(set(parts) - {image.part for image in images}):
         raise TrainingError(f"{data}: no picture of {', '.join(absent)} in train; --parts names those to train with")
@@ -106,8 +105,8 @@ def open_run(
         "pretrained": pretrained,
         "parts": sorted(parts),
         "data": {
-            "phantoms": (data_root(data) / RECORD_NAME).is_file(),
-            "fingerprint": _fingerprint(readable),
+            "phantoms": is_phantoms(data_root(data)),
+            "fingerprint": fingerprint(readable),
             "unreadable": {images[row].path.name: reason for row, reason in list(cached.unreadable.items())[:20]},
             "unreadable_count": len(cached.unreadable),
             "counts": _counts(readable, roles),
@@ -118,15 +117,21 @@ def open_run(
             "torchvision": torchvision.__version__.partition("+")[0],
         },
     }
-    if known is None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FACTS, facts)
-    else:
-        for name in ("preset", "seed", "pretrained", "parts", "data"):
-            if known[name] != json.loads(json.dumps(facts[name])):
-                raise TrainingError(f"{folder}: this run was begun with another {name}; use another --out")
-        facts = known
-    return Run(folder, facts, preset, readable, cached.pictures, rows, roles)
+        with alone(folder / ".lock"):
+            # Looked at again: another process may have begun the run while this one decoded.
+            known = read_facts(folder) if (folder / FACTS).exists() else None
+            if known is None:
+                write_json(folder / FACTS, facts)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    if known is not None and not begun:
+        raise TrainingError(held)
+    for name in ("preset", "seed", "pretrained", "parts", "data"):
+        if known is not None and known[name] != json.loads(json.dumps(facts[name])):
+            raise TrainingError(f"{folder}: this run was begun with another {name}; use another --out")
+    return Run(folder, known or facts, preset, readable, cached.pictures, rows, roles)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -162,13 +167,6 @@ def _read(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: is not a JSON object")
     return values
-
-
-def _fingerprint(images: Sequence[Image]) -> str:
-    digest = hashlib.sha256()
-    for image in sorted(images, key=lambda image: (image.study, image.path.name)):
-        digest.update(f"{image.study}/{image.path.name},{image.label}\n".encode())
-    return digest.hexdigest()
 
 
 def _counts(images: Sequence[Image], roles: NDArray[np.str_]) -> dict[str, Any]:

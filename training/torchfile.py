@@ -161,42 +161,61 @@ class _NumberType(_Inert):
         self.name = str(name)
 
 
-def _number(kind: Any = None, content: Any = b"") -> float | int | None:
+class _Number:
     """A numpy scalar as a Python number; None for one that is no plain number."""
-    code = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "b1": "?"}.get(getattr(kind, "name", "").lstrip("<"))
-    if code is None or not isinstance(content, bytes) or len(content) != struct.calcsize("<" + code):
-        return None
-    value: float | int = struct.unpack("<" + code, content)[0]
-    return value
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any = None, content: Any = b"") -> float | int | None:
+        name = getattr(kind, "name", "").lstrip("<")
+        code = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "b1": "?"}.get(name)
+        if code is None or not isinstance(content, bytes) or len(content) != struct.calcsize("<" + code):
+            return None
+        value: float | int = struct.unpack("<" + code, content)[0]
+        return value
 
 
-def _latin_1(text: Any, _: Any = None) -> bytes | None:
+class _Latin1:
     """What `_codecs.encode` does in pickles of protocol 2, where bytes are written as text."""
-    return text.encode("latin-1") if isinstance(text, str) else None
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, _: Any = None) -> bytes | None:
+        return text.encode("latin-1") if isinstance(text, str) else None
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> "Described | _Inert":
+class _Rebuilt:
     """A tensor, not read yet; inert where it is empty or none of torch.save's."""
-    numbers = [offset, *size, *stride]
-    if not isinstance(storage, _Storage) or len(size) != len(stride) or 0 in size:
-        return _Inert()
-    if not all(type(number) is int and 0 <= number <= MAX_RECORD_BYTES for number in numbers):
-        return _Inert()
-    return Described(storage, offset, tuple(size), tuple(stride))
+
+    __slots__ = ()
+
+    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> "Described | _Inert":
+        numbers = [offset, *size, *stride]
+        if not isinstance(storage, _Storage) or len(size) != len(stride) or 0 in size:
+            return _Inert()
+        if not all(type(number) is int and 0 <= number <= MAX_RECORD_BYTES for number in numbers):
+            return _Inert()
+        return Described(storage, offset, tuple(size), tuple(stride))
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
+class _Parameter:
+    """A parameter is the tensor in it."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Any, *_: Any) -> Any:
+        return data
 
 
+# Objects without a place for attributes, not functions: a pickle's BUILD would set a function's.
 _BUILT: Final[Mapping[tuple[str, str], Callable[..., Any]]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _Rebuilt(),
+    ("torch._utils", "_rebuild_parameter"): _Parameter(),
     ("collections", "OrderedDict"): _Mapping,
-    ("_codecs", "encode"): _latin_1,
+    ("_codecs", "encode"): _Latin1(),
     ("numpy", "dtype"): _NumberType,
-    ("numpy.core.multiarray", "scalar"): _number,
-    ("numpy._core.multiarray", "scalar"): _number,
+    ("numpy.core.multiarray", "scalar"): _Number(),
+    ("numpy._core.multiarray", "scalar"): _Number(),
 }
 _HARMLESS: Final = frozenset({"torch", "numpy", "collections"})
 """Packages whose other names stand for parts of a training state: replaced by `_Inert`, never looked up."""

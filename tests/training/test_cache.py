@@ -41,7 +41,7 @@ def test_rows_are_what_the_daemon_sees(tmp_path: Path, images: list[Image], work
 def test_made_once_and_again_when_a_file_changes(
     tmp_path: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second opening decodes nothing; a changed file or another input does."""
+    """A second opening decodes nothing; a changed file, another input, preprocessing or Pillow does."""
     calls: list[int] = []
     decode = cache._decode_all
     monkeypatch.setattr(cache, "_decode_all", lambda *arguments: calls.append(1) or decode(*arguments))
@@ -53,6 +53,11 @@ def test_made_once_and_again_when_a_file_changes(
     open_cache(tmp_path / "cache", images, SPEC)
     open_cache(tmp_path / "cache", images, InputSpec(16, "stretch", 32, 3, 0.485, 0.229))
     assert len(calls) == 3
+    for changed in ("training.cache.PREPROCESSING", "PIL.__version__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(changed, "another")
+            open_cache(tmp_path / "cache", images, SPEC)
+    assert len(calls) == 5
 
 
 def _no_room_said(monkeypatch: pytest.MonkeyPatch) -> None:

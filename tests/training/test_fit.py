@@ -1,17 +1,21 @@
 """A run on a tiny tree: killed and resumed to the same end, refused in one line, and made into a bundle that runs."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peers import wait_for
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from trees import PRESET, make_tree
 
@@ -19,17 +23,23 @@ from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble
 from pacs_agent.analyse.network import BackboneEnsemble
 from pacs_agent.analyse.pixels import model_input, read_picture
+from training import fit as fitting
 from training import member
+from training import run as runs
 from training.cli import main
 from training.errors import TrainingError
+from training.evaluate import evaluate, predict_images, score
 from training.fit import Options, fit, member_task, part_weights
-from training.member import CHECKPOINT, METRICS, train_member
+from training.member import new_state, train_member, train_step
 from training.mura import read_split
 from training.preset import Preset, make_preset, read_preset
-from training.run import open_run
+from training.run import Run, open_run
 from training.schedule import learning_rate
+from training.state import CHECKPOINT, METRICS, is_done, resume, save
+from training.studies import Studies
 
 PARTS = ("elbow", "hand", "shoulder")
+Told = list[tuple[Studies, np.ndarray, dict[str, float]]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +47,8 @@ def one_thread() -> Iterator[None]:
     """Tiny tensors are slower on several threads; sums, and so the last bits, depend on their number."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("training.fit.use_available_cores", lambda: torch.set_num_threads(1))
+        for module in ("training.fit", "training.evaluate"):
+            monkeypatch.setattr(f"{module}.use_available_cores", lambda: torch.set_num_threads(1))
         yield
     torch.set_num_threads(threads)
 
@@ -118,7 +129,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     target = {
         "before a checkpoint": ("_follow", 1),
         "within an epoch": ("_follow", 3),
-        "before its end": ("_save", 4),
+        "before its end": ("save", 4),
         "between members": ("new_state", 2),
     }[where]
     real, calls = getattr(member, target[0]), []
@@ -187,6 +198,60 @@ def test_the_bundle_runs_and_tells_where_it_comes_from(tree: Path, finished: Pat
     assert sum(flags[:-1]) <= 0.1 * len(images)
 
 
+@pytest.fixture(scope="module")
+def learnt(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any], Told]:
+    """Data, a run with epochs enough to learn them, its result, and by hold-out the studies' probabilities."""
+    tree = make_tree(tmp_path_factory.mktemp("mura") / "MURA-v1.1", patients=12, parts=PARTS)
+    out = tmp_path_factory.mktemp("run") / "learnt"
+    told: Told = []
+    figures = fitting._figures
+
+    def kept(studies: Studies, probabilities: np.ndarray, per_part: dict[str, float]) -> dict[str, Any]:
+        told.append((studies, probabilities, per_part))
+        return figures(studies, probabilities, per_part)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(fitting, "_figures", kept)
+        result = fit(tree, preset.changed(epochs=8, rebalance=False), out, Options(device="cpu", parts=PARTS))
+    assert result is not None
+    return tree, out, result, told
+
+
+def test_it_learns(learnt: tuple[Path, Path, dict[str, Any], Told]) -> None:
+    """Each member finds the square on patients it has not seen, whatever its recipe, and so does the ensemble."""
+    _, _, result, _ = learnt
+    assert all(best["score"] > 0.9 for best in result["members"])
+    for hold_out in result["hold_outs"].values():
+        figures = hold_out["at_thresholds"]["overall"]
+        assert figures["auroc"]["value"] > 0.9
+        assert figures["brier"]["value"] < 0.2  # calibrated the right way round
+
+
+def test_evaluation_says_what_the_fit_said(learnt: tuple[Path, Path, dict[str, Any], Told], tmp_path: Path) -> None:
+    """The exported bundle gives the hold-outs' studies the same probabilities, judged by the same thresholds."""
+    tree, out, _, told = learnt
+    assert command("export", str(out), "--out", str(tmp_path / "bundle")) == 0
+    bundle = load_bundle(tmp_path / "bundle")
+    opened = open_run(
+        out, tree, read_run_preset(out), seed=1, pretrained=False, parts=PARTS, cache=None, begun=True,
+        advance=lambda _: None,
+    )  # fmt: skip
+    for role, (studies, probabilities, per_part) in zip(("choose", "calibrate"), told, strict=True):
+        images = [opened.images[index] for index in opened.indices(role)]
+        _, levels = score(bundle, predict_images(bundle, images, device="cpu"))
+        np.testing.assert_array_equal(levels["study"].labels, studies.labels)
+        np.testing.assert_allclose(levels["study"].probabilities, probabilities, atol=1e-5)
+        assert levels["study"].thresholds.tolist() == [per_part[part] for part in studies.parts.tolist()]
+    assert evaluate(bundle, tree, "train", device="cpu", resamples=10).learnt_from
+    other = make_tree(tmp_path / "MURA-v1.1", patients=1, parts=PARTS)
+    assert not evaluate(bundle, other, "train", device="cpu", resamples=10).learnt_from
+
+
+def read_run_preset(folder: Path) -> Preset:
+    """The preset that a run was begun with."""
+    return runs.preset_of(runs.read_facts(folder))
+
+
 def test_phantoms_make_a_bundle_for_phantoms(finished: Path, tmp_path: Path) -> None:
     """A run whose data say that they are phantoms makes a bundle that asks for QualityControlSubject."""
     for name in ("run.json", "result.json", "ensemble.safetensors"):
@@ -209,6 +274,7 @@ def test_phantoms_make_a_bundle_for_phantoms(finished: Path, tmp_path: Path) -> 
         (["--parts", "knee"], "'knee' is none of"),
         (["--preset", "other"], "preset other: there is none"),
         (["--cache", "/proc/none"], "cache /proc/none"),
+        (["--out", "/proc/none/run", "--cache", "{tmp}/cache"], "/proc/none/run: cannot be written"),
     ],
 )
 def test_used_wrongly(
@@ -216,6 +282,7 @@ def test_used_wrongly(
 ) -> None:
     """One line, exit code 2, no run's folder."""
     arguments = ["fit", str(tree), "--preset", str(preset_path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    change = [word.format(tmp=tmp_path) for word in change]
     assert command(*arguments, "--parts", ",".join(PARTS), *change) == 2
     captured = capsys.readouterr()
     assert tells in captured.err
@@ -240,7 +307,7 @@ def test_a_loss_that_is_no_number_ends_in_one_line(tree: Path, preset: Preset, t
     hot = preset.model_copy(update={"members": (wild, *preset.members[1:])})
     with pytest.raises(TrainingError, match="member 1: the loss is no longer a number in epoch"):
         fit(tree, hot, tmp_path / "run", Options(device="cpu", parts=PARTS))
-    assert not member.is_done(tmp_path / "run/member1")
+    assert not is_done(tmp_path / "run/member1")
 
 
 def test_a_broken_picture_is_left_out_and_rebalancing_weighs(tmp_path: Path, preset: Preset) -> None:
@@ -316,3 +383,99 @@ def test_backbones_go_the_same_way(tree: Path, preset: Preset, tmp_path: Path) -
     one, _ = ensemble.predict(picture, ["hand"], 1)
     mirrored, _ = ensemble.predict(picture[:, :, ::-1], ["hand"], 1)
     assert one == pytest.approx(mirrored, abs=1e-5)
+
+
+def open_tiny(folder: Path, tree: Path, preset: Preset, seed: int) -> Run:
+    """A run as `fit --member` begins it or goes on with it."""
+    return open_run(
+        folder, tree, preset, seed=seed, pretrained=False, parts=PARTS, cache=None, begun=True, advance=lambda _: None
+    )
+
+
+def test_begun_by_another_while_this_one_decodes(
+    tree: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two members started side by side with different seeds: the second is refused, the run is kept."""
+    real = runs.open_cache
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(runs, "open_cache", real)
+        open_tiny(tmp_path / "run", tree, preset, seed=2)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(runs, "open_cache", meanwhile)
+    with pytest.raises(TrainingError, match="begun with another seed"):
+        open_tiny(tmp_path / "run", tree, preset, seed=1)
+    assert runs.read_facts(tmp_path / "run")["seed"] == 2
+
+
+def test_a_score_of_nan_never_wins(tree: Path, preset: Preset, tmp_path: Path) -> None:
+    """An epoch without a score loses against every other; where no epoch has one, it is told."""
+    task = member_task(open_tiny(tmp_path / "run", tree, preset, seed=1), 1)
+    scores = iter([float("nan"), 0.5, float("nan"), float("nan")])
+    task = replace(task, score=lambda _: {"score": next(scores)})
+    assert train_member(task, torch.device("cpu")) == {"epoch": 2, "score": 0.5}
+    with pytest.raises(TrainingError, match="no epoch gave a score"):
+        train_member(replace(task, folder=tmp_path / "other"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", [METRICS, ".lock", "member1"])
+def test_a_full_disk_is_one_line(
+    tree: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A disk that fills up while a member's folder, lock or metrics are written: a TrainingError, no traceback."""
+    opened, made = Path.open, Path.mkdir
+
+    def full(real: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == name and path.is_relative_to(tmp_path / "run/member1"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(path, *arguments, **options)
+
+        return refuse
+
+    monkeypatch.setattr(Path, "open", full(opened))
+    monkeypatch.setattr(Path, "mkdir", full(made))
+    with pytest.raises(TrainingError, match="No space left on device"):
+        fit(tree, preset, tmp_path / "run", Options(device="cpu", parts=PARTS))
+
+
+def test_export_needs_no_other_disk(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights are written beside the bundle, wherever TMPDIR is; a full disk is one line and leaves nothing."""
+    monkeypatch.setattr("tempfile.tempdir", "/proc/none")
+    assert command("export", str(finished), "--out", str(tmp_path / "bundles/good")) == 0
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("training.export.save_file", full)
+    assert command("export", str(finished), "--out", str(tmp_path / "bundles/full")) == 2
+    assert "bundles/full: cannot be written: Error while serializing" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["good"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+def test_resumes_on_cuda(tree: Path, preset: Preset, tmp_path: Path, optimizer: str) -> None:
+    """What an optimizer keeps is, after a resume, on the device where it was; another step can be done."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    task = member_task(open_tiny(tmp_path / "run", tree, preset, seed=1), 1)
+    task = replace(task, recipe=task.recipe.model_copy(update={"optimizer": optimizer}))
+    labels, weights = torch.from_numpy(task.labels).to(device), torch.from_numpy(task.weights).to(device)
+    before, after = new_state(task, device), new_state(task, device)
+    train_step(task, before, task.rows[:16], labels, weights, 0, 0)
+    save(task.folder, before)
+    resume(task.folder, after)
+    kept, again = places(before.optimizer), places(after.optimizer)
+    assert kept == again
+    assert torch.isfinite(train_step(task, after, task.rows[16:32], labels, weights, 0, 1))
+
+
+def places(optimizer: torch.optim.Optimizer) -> list[torch.device]:
+    """Where each tensor lies that an optimizer keeps."""
+    kept = optimizer.state_dict()["state"]
+    return [value.device for index in sorted(kept) for value in kept[index].values() if isinstance(value, torch.Tensor)]

@@ -48,6 +48,7 @@ def test_nothing_to_know_leaves_equal_weights(ensemble: EnhancedEnsemble) -> Non
     weights = ensemble.member_weights(logits, parts).detach()
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / 3))
     assert not any(gate["kept"] for gate in told.values())
+    assert all(gate["log_loss_equal"] is None and gate["log_loss_fitted"] is None for gate in told.values())
 
 
 def test_a_seed_decides(ensemble: EnhancedEnsemble) -> None:

@@ -1,11 +1,14 @@
 """A guard fitted on features of known classes has the rates asked for, and flags strangers and swapped parts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pacs_agent.analyse.guard import make_guard
-from training.guard import choose_thresholds, fit_guard
+from training.guard import SHRINKAGE, _whitened, choose_thresholds, fit_guard
 from training.preset import GuardRule
 
 PARTS = ("hand", "shoulder", "wrist")
@@ -47,3 +50,33 @@ def test_both_thresholds_together_keep_the_rate(wrong: int) -> None:
     flagged = (contradicted > part) | (distances > distance)
     assert 0.9 <= part <= 1
     assert 0.045 <= flagged.mean() <= 0.05
+
+
+class LargestDouble(TorchDispatchMode):
+    """The most elements of any float64 tensor that an operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float64:
+                self.elements = max(self.elements, one.numel())
+        return made
+
+
+def test_features_are_not_doubled() -> None:
+    """No float64 copy of all features is made (0.6 GB for `pretrained`); what is whitened is the shrunk covariance."""
+    found, parts, labels = features(5000, 1)
+    centred = found - found.mean(dim=0)
+    classes = torch.tensor([PARTS.index(part) for part in parts]) * 2 + torch.from_numpy(labels)
+    with LargestDouble() as seen:
+        whiten, centres = _whitened(centred, classes)
+    assert 0 < seen.elements < centred.numel() / 2
+    means = torch.stack([centred[classes == one].double().mean(dim=0) for one in range(6)])
+    within = centred.double() - means[classes]
+    covariance = within.T @ within / (len(within) - 6)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * torch.diag(covariance.diagonal())
+    identity = whiten.double().T @ shrunk @ whiten.double()
+    torch.testing.assert_close(identity, torch.eye(FEATURES, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(centres, means.float() @ whiten)

@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,10 @@ from pacs_agent.phantom.lesion import LESIONS
 from pacs_agent.study.bodypart import BODY_PARTS
 from training import phantoms
 from training.cli import main
-from training.phantoms import RECORD_NAME, TreeSettings, plan, write_tree
+from training.evaluate import evaluate
+from training.export import seed_bundle
+from training.inspect import inspect
+from training.phantoms import RECORD_NAME, TreeSettings, is_phantoms, plan, write_tree
 
 ROW = re.compile(
     r"MURA-v1\.1/(train|valid)/XR_(ELBOW|FINGER|FOREARM|HAND|HUMERUS|SHOULDER|WRIST)"
@@ -191,9 +195,53 @@ class TestRuns:
     def test_foreign_folder(self, tmp_path: Path) -> None:
         """A tree that is no phantom's, such as MURA itself, is never written into."""
         (tmp_path / "MURA-v1.1").mkdir()
+        (tmp_path / "MURA-v1.1/train_image_paths.csv").write_text("another's")
+        before = contents(tmp_path)
         with pytest.raises(PacsAgentError, match="there already"):
             write_tree(tmp_path, SMALL)
-        assert not contents(tmp_path)
+        assert contents(tmp_path) == before
+
+    @pytest.mark.parametrize("left", ["", "..phantoms.json.part"])
+    def test_killed_before_the_settings(self, tree: Path, tmp_path: Path, left: str) -> None:
+        """A folder that is empty, or holds half of the settings only, is what a killed run leaves: it goes on."""
+        (tmp_path / "MURA-v1.1").mkdir()
+        if left:
+            (tmp_path / "MURA-v1.1" / left).write_text("{")
+        write_tree(tmp_path, SMALL)
+        assert contents(tmp_path) == contents(tree)
+
+    @pytest.mark.parametrize("name", [RECORD_NAME, "train_image_paths.csv", "valid_labeled_studies.csv"])
+    def test_killed_at_the_end(self, tree: Path, half: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Killed before any of the last files: what can be read already says that it is phantoms; it goes on."""
+        write = phantoms._write
+
+        def killed(path: Path, data: bytes) -> None:
+            if path.name == name:
+                raise KeyboardInterrupt
+            write(path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(phantoms, "_write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_tree(half, SMALL)
+        root = half / "MURA-v1.1"
+        assert is_phantoms(root)
+        assert (root / RECORD_NAME).exists() or not list(root.glob("*.csv"))
+        write_tree(half, SMALL)
+        assert contents(half) == contents(tree)
+
+    @pytest.mark.parametrize("lost", [RECORD_NAME, ".phantoms.json"])
+    def test_either_file_tells(self, tree: Path, tmp_path: Path, lost: str) -> None:
+        """A copy without one of the two files that say so is phantoms still: for `inspect`, and never the card's."""
+        root = tmp_path / "MURA-v1.1"
+        shutil.copytree(tree / "MURA-v1.1", root)
+        (root / lost).unlink()
+        assert is_phantoms(root)
+        assert inspect(root, decode=False).phantoms
+        bundle = seed_bundle(tmp_path / "bundle", 1)
+        evaluation = evaluate(bundle, root, "valid", device="cpu", resamples=10)
+        assert evaluation.phantoms
+        assert "phantoms never beat the card" in evaluation.verdict.why
 
     def test_too_little_space(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Too small a disk is told before anything is written."""
@@ -234,3 +282,31 @@ class TestRuns:
         assert [line for line in told.err.splitlines() if line.startswith("pacs-train: ")] == [
             line for line in told.err.splitlines() if line.strip()
         ][-1:]
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["phantoms", "{out}", "--patients", "8", "--seed", "3"], "; the same command goes on"),
+            (["inspect", "{tree}", "--no-decode"], ""),
+        ],
+    )
+    def test_ctrl_c(
+        self,
+        tree: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        arguments: list[str],
+        told: str,
+    ) -> None:
+        """Ctrl-C is exit code 130 and one line, which speaks of going on only where there is such a way."""
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(phantoms, "write_tree", interrupt)
+        monkeypatch.setattr("training.inspect.inspect", interrupt)
+        with pytest.raises(SystemExit) as ended:
+            main([word.format(out=tmp_path, tree=tree) for word in arguments])
+        assert ended.value.code == 130
+        assert capsys.readouterr().err == f"pacs-train: stopped{told}\n"

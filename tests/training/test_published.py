@@ -20,6 +20,7 @@ from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble
 from pacs_agent.analyse.pixels import model_input, read_picture
 from pacs_agent.study.bodypart import BODY_PARTS
+from training import torchfile
 from training.cli import main
 from training.torchfile import open_torch_file
 
@@ -277,6 +278,18 @@ def test_a_name_of_torch_or_numpy_is_not_called(tmp_path: Path, network: Authors
     torch.save(content(network) | {"optimizer_state_dict": [writing, loading]}, tmp_path / "x.pth")
     assert run("import-published", tmp_path / "x.pth", "--out", tmp_path / "bundle") == 0
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("named", sorted(torchfile._BUILT))
+@pytest.mark.parametrize("state", [{"__doc__": "x", "append": None}, (None, {"__doc__": "x", "append": None})])
+def test_a_pickle_changes_nothing_of_the_program(named: tuple[str, str], state: Any) -> None:
+    """BUILD on whatever a name stands for is refused: the next file is read by the same code."""
+    stands_for = torchfile._BUILT[named]
+    before = (stands_for.__doc__, getattr(stands_for, "append", "none"))
+    built = b"\x80\x02c" + "\n".join(named).encode() + b"\n" + pickle.dumps(state, 2)[2:-1] + b"b."
+    with pytest.raises((AttributeError, TypeError)):  # which `TorchFile` tells as damage
+        torchfile._Tensors(io.BytesIO(built)).load()
+    assert (stands_for.__doc__, getattr(stands_for, "append", "none")) == before
 
 
 def without(key: str) -> Callable[[dict[str, Any]], Any]:
