@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pacs_agent.durable import sync_directory, write_durably, write_synced
+from pacs_agent.durable import write_durably
 from training.errors import TrainingError
 
 
@@ -46,29 +46,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         TrainingError: the disk refused.
     """
-    write_bytes(path, _json(values))
-
-
-def create_json(path: Path, values: Mapping[str, Any]) -> bool:
-    """Write *values* whole to a file that is not there yet, its folder made first; False: it is there, and stays.
-
-    Raises:
-        TrainingError: the disk refused.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(temporary, [_json(values)])
-        try:
-            path.hardlink_to(temporary)  # a rename would replace what another process has just begun
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        sync_directory(path.parent)
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return True
+    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -81,7 +59,3 @@ def write_bytes(path: Path, content: bytes) -> None:
         write_durably(path, [content], path.with_name(f".{path.name}.{os.getpid()}"))
     except OSError as error:
         raise TrainingError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

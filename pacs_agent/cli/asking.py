@@ -132,7 +132,7 @@ def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) 
     if len({row["revision"] for row in story["analyses"]}) > 1:
         printing.table(*tables.revisions_table(story["analyses"]))
     printing.table(*tables.instances_table(story["instances"], story["results"]))
-    if story["identities"]:
+    if len({tuple(row.values())[1:] for row in story["identities"]}) > 1:  # not where it was corrected since
         printing.table(*tables.identities_table(story["identities"]))
     if report:
         printing.line(f"Report\n\n{report}")

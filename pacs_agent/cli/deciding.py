@@ -83,13 +83,23 @@ def retry(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def accept(study: StudyArgument, config: ConfigOption = None) -> None:
     """Let a held study through.
 
-    A person has seen that its instances belong together.
+    A person has seen that its instances belong together. It says whose the report will be.
 
     Example: pacs-agent accept 1.2.3.4
     """
     with _store(load_settings(config)) as store:
         _settle(store, study, "accept", None)
+        images = reading.query(store.path, reading.REPORT_IDENTITIES, [study]).records()
     printing.line(f"{study} is accepted")
+    if images:
+        patient, accession = (
+            next((image[name] for image in images if image[name]), "(none)")
+            for name in ("patient_id", "accession_number")
+        )
+        printing.line(
+            f"its report will be made for patient ID {patient}, accession number {accession}: as its first image says, "
+            "or the first whose body part is known"
+        )
 
 
 def withdraw(

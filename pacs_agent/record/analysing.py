@@ -171,6 +171,7 @@ def record_analysis(
                     insert(delivery).values(
                         report_id=report_id, destination=target, status=status, attempts=0,
                         next_attempt_at=now if status == "waiting" else None, deliver_before=deliver_before,
+                        last_error=None if is_wanted else f"the study was {state} while it was analysed",
                     )
                 )  # fmt: skip
         _finish(connection, claim)

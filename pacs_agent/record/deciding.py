@@ -4,6 +4,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
 
+from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, instance, report, study
 
@@ -41,6 +42,11 @@ def reanalyse(store: Store, study_instance_uid: str) -> str | None:
 
 def _queue_again(connection: Connection, at: str, study_id: int, study_instance_uid: str) -> None:
     connection.execute(
+        update(instance)
+        .where(instance.c.study_id == study_id, instance.c.status == "rejected", instance.c.reason == WITHDRAWN)
+        .values(status="received", reason=None)
+    )
+    connection.execute(
         update(study)
         .where(study.c.id == study_id)
         .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
@@ -49,7 +55,11 @@ def _queue_again(connection: Connection, at: str, study_id: int, study_instance_
 
 
 def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:
-    """A person's word on a study: let a held one through, or take a result back (waiting deliveries cancelled)."""
+    """A person's word on a study: let a held one through, or take a result back.
+
+    A withdrawal cancels what waits, and takes out the images that no analysis has seen. Returns whether anything was
+    decided: not where the study is unknown, withdrawn already, or to be accepted and not held.
+    """
     with store.write() as connection:
         row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
         if row is None or row.state == "withdrawn" or (decision == "accept" and row.state != "held"):
@@ -58,6 +68,11 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
             values = {"state": "receiving", "reason": None, "accepted": True}
         else:
             values = {"state": "withdrawn", "reason": reason, "claimed_until": None}
+            connection.execute(
+                update(instance)
+                .where(instance.c.study_id == row.id, instance.c.is_current, instance.c.status == "received")
+                .values(status="rejected", reason=WITHDRAWN)
+            )
             reports = select(report.c.id).join(analysis).where(analysis.c.study_id == row.id)
             connection.execute(
                 update(delivery)
@@ -67,6 +82,6 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
         connection.execute(update(study).where(study.c.id == row.id).values(**values))
         add_event(
             connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
-            study_instance_uid=study_instance_uid, detail=reason,
+            study_instance_uid=study_instance_uid, detail=row.reason if decision == "accept" else reason,
         )  # fmt: skip
         return True

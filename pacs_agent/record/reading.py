@@ -117,7 +117,15 @@ FROM instance i JOIN study s ON s.id = i.study_id
 WHERE s.study_instance_uid = ? AND i.is_current AND s.disagreement IS NOT NULL ORDER BY i.id
 """,
 }
-"""What `pacs-agent show` tells of a study; `identities` only where its instances disagree on whose it is."""
+"""What `pacs-agent show` tells of a study; `identities` only of one that is or was held for them."""
+
+REPORT_IDENTITIES = """
+SELECT json_extract(i.facts, '$.patient_id') AS patient_id,
+  json_extract(i.facts, '$.accession_number') AS accession_number
+FROM instance i JOIN study s ON s.id = i.study_id
+WHERE s.study_instance_uid = ? AND i.is_current AND i.status IN ('received', 'analysed', 'failed') ORDER BY i.id
+"""
+"""Whose the images of a study are, in the order of its report, which takes each value from the first that has it."""
 
 REPORT_PATH = """
 SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id

@@ -21,6 +21,7 @@ from pacs_agent.study.instance import Instance
 
 Outcome = Literal["new", "revision", "duplicate"]
 LOST = "its file is missing from the inbox"
+WITHDRAWN = "the study was withdrawn"
 IDENTITY = ("patient_id", "issuer_of_patient_id", "patient_birth_date", "accession_number")
 _FACTS = (
     *IDENTITY, "sop_instance_uid", "sop_class_uid", "series_instance_uid", "study_instance_uid",
@@ -195,13 +196,14 @@ def _accept(connection: Connection, receipt: Receipt) -> Outcome:
     same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
     if same is not None and (same.is_current or receipt.is_adopted):
         if same.path is None:
-            _give_back(connection, same.id, values, was_lost=same.is_current and same.reason == LOST)
+            _give_back(connection, same.id, receipt, values, was_lost=same.is_current and same.reason == LOST)
         return "duplicate"
     replaced = next((row for row in earlier if row.is_current), None)
     has_moved = replaced is not None and replaced.study_instance_uid != receipt.facts.study_instance_uid
     if replaced is not None and (has_moved or replaced.status != "ignored"):
         connection.exec_driver_sql(_REOPEN_STUDY, values | {"id": replaced.study_id})
     study_row = _study_of(connection, values)
+    values |= _taken_out(study_row, receipt)
     if earlier:
         connection.exec_driver_sql(_SUPERSEDE, (uid,))
     if same is None:
@@ -240,10 +242,18 @@ def _values(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _give_back(connection: Connection, instance_id: int, values: dict[str, Any], *, was_lost: bool) -> None:
+def _taken_out(row: Row[Any], receipt: Receipt) -> dict[str, str]:
+    """What its row says instead where its study was withdrawn: it waits for no analysis."""
+    is_out = row.state == "withdrawn" and receipt.eligibility.is_eligible
+    return {"status": "rejected", "reason": WITHDRAWN} if is_out else {}
+
+
+def _give_back(
+    connection: Connection, instance_id: int, receipt: Receipt, values: dict[str, Any], *, was_lost: bool
+) -> None:
     """The current revision's file was gone and came again: its row names it, and where it was lost it waits anew."""
     if was_lost:
-        _study_of(connection, values)
+        values |= _taken_out(_study_of(connection, values), receipt)
     connection.exec_driver_sql(_GIVE_BACK_LOST if was_lost else _GIVE_BACK, values | {"id": instance_id})
 
 

@@ -89,7 +89,12 @@ WHERE i.is_current
     "deliveries": """
 SELECT s.study_instance_uid, r.sop_instance_uid, r.object, d.destination, COALESCE(d.status, 'held') AS status,
   COALESCE(d.attempts, 0) AS attempts, d.last_status,
-  CASE WHEN d.status = 'waiting' THEN COALESCE(t.last_error, d.last_error) ELSE d.last_error END AS last_error,
+  CASE
+    WHEN d.id IS NULL THEN 'no destination is configured'
+    WHEN d.status = 'waiting' THEN COALESCE(t.last_error, d.last_error)
+    WHEN d.status = 'held' THEN COALESCE(d.last_error, 'silent mode')
+    ELSE d.last_error
+  END AS last_error,
   CASE WHEN d.status = 'waiting' THEN MAX(d.next_attempt_at, COALESCE(t.next_attempt_at, '')) END AS next_attempt_at,
   d.delivered_at, d.committed_at
 FROM report r

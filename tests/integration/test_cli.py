@@ -128,7 +128,14 @@ def test_held_study_can_be_decided_with_what_is_shown(run: Run, told: Store) -> 
     assert "Whose its instances say they are" in out
     assert out.index("PHANTOM-1") < out.index("PHANTOM-2")
     assert run("show", "PHANTOM-3")[0] == 1
-    assert run("accept", STUDY)[0] == 0
+    [story] = json.loads(run("show", "PHANTOM-2", "--json")[1])
+    assert [row["patient_id"] for row in story["identities"]] == ["PHANTOM-1", "PHANTOM-2"]
+    code, out, _ = run("accept", STUDY)
+    assert (code, "for patient ID PHANTOM-1, accession number A1:" in out) == (0, True)
+    [detail] = [
+        row["detail"] for row in json.loads(run("show", STUDY, "--json")[1])[0]["history"] if row["event"] == "accepted"
+    ]
+    assert detail == "instances disagree on patient id"
 
 
 def test_withdrawn_once(run: Run, told: Store) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from records import Record
 
-from pacs_agent.record import analysing, claiming, deciding
+from pacs_agent.record import analysing, claiming, deciding, receiving
 from pacs_agent.record.analysing import FindingRow
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import to_text
@@ -58,6 +58,24 @@ def test_withdrawn_study_stays_so_when_its_image_goes(analysed: Record) -> None:
     assert deciding.settle(analysed, "1.4", "withdraw", "wrong patient")
     analysed.receive(1, study="1.9", content="b")
     assert analysed.state("1.4") == ("withdrawn", "wrong patient")
+
+
+def test_images_of_a_withdrawn_study_wait_for_nothing_until_it_is_analysed_again(record: Record) -> None:
+    """Those there, one that comes later and one that was lost and comes again; what is ignored stays so."""
+    found = "SELECT status, reason FROM image_results ORDER BY sop_instance_uid"
+    record.receive(1)
+    record.receive(2, patient_id="PHANTOM-9")
+    record.receive(3, status="ignored")
+    assert deciding.settle(record, "1.4", "withdraw", "wrong patient")
+    out = ("rejected", "the study was withdrawn")
+    assert record.select(found) == [out, out, ("ignored", "a reason")]
+    receiving.mark_lost(record, [1])
+    record.receive(1)
+    record.receive(4)
+    assert record.select(found) == [out, out, ("ignored", "a reason"), out]
+    assert record.state() == ("withdrawn", "wrong patient")
+    assert deciding.reanalyse(record, "1.4") is None
+    assert record.select(found) == [("received", None)] * 2 + [("ignored", "a reason"), ("received", None)]
 
 
 def test_report_sent_in_another_form_opens_nothing(analysed: Record) -> None:

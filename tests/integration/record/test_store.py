@@ -265,7 +265,7 @@ def test_report_replaces_what_was_sent_and_what_was_held_never_goes(record: Reco
     assert record.select("SELECT sop_instance_uid, status, last_error FROM deliveries") == [
         ("9.1.1", "waiting", None),
         ("9.1.2", "cancelled", "superseded by a later revision"),
-        ("9.1.3", "held", None),
+        ("9.1.3", "held", "silent mode"),
     ]
 
 

@@ -126,6 +126,35 @@ def test_parked_says_where_and_why(record: Record) -> None:
     assert told(record) == [("analysed", "parked at archive: C-STORE answered A700")]
 
 
+def test_every_parked_destination_is_named(record: Record) -> None:
+    """Two refused, for reasons of their own."""
+    analysed(record, pacs=WAITING, archive=WAITING)
+    deliver(record, "pacs", "A700")
+    deliver(record, "archive", "0122")
+    [(_, reason)] = told(record)
+    assert "pacs: C-STORE answered A700" in reason
+    assert "archive: C-STORE answered 0122" in reason
+
+
+def test_held_object_says_why(record: Record) -> None:
+    """A silent destination, none at all, and a withdrawal or a hold that came while the study was analysed."""
+    found = "SELECT status, last_error FROM deliveries WHERE study_instance_uid = "
+    analysed(record, 1, "1.4.1", silent=HELD)
+    analysed(record, 2, "1.4.2")
+    assert record.select(found + "'1.4.1'") == [("held", "silent mode")]
+    assert record.select(found + "'1.4.2'") == [("held", "no destination is configured")]
+    record.receive(3, "1.4.3")
+    record.receive(4, "1.4.4")
+    record.queue()
+    third, fourth = record.claim()
+    deciding.settle(record, "1.4.3", "withdraw", "wrong side")
+    record.receive(41, "1.4.4", patient_id="PHANTOM-9")
+    for claim in (third, fourth):
+        record.analyse(claim, pacs=WAITING)
+    assert record.select(found + "'1.4.3'") == [("cancelled", "the study was withdrawn while it was analysed")]
+    assert record.select(found + "'1.4.4'") == [("cancelled", "the study was held while it was analysed")]
+
+
 def test_earlier_revision_keeps_what_became_of_it(record: Record) -> None:
     """`analyses`: while a study is open again, fails or is withdrawn, only its latest revision reads so."""
     analysed(record, pacs=WAITING)
