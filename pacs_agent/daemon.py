@@ -238,7 +238,10 @@ class Daemon:
 
     def _each_second(self) -> None:
         """Declare studies complete; tell who runs, and what hinders."""
+        self._declare_complete()
         self._tell()
+
+    def _declare_complete(self) -> None:
         open_studies = self._listener.open_studies()
         now = self._store.clock()
         for receiving in claiming.receiving_studies(self._store):

@@ -1,13 +1,13 @@
 """The outbox: objects' bytes made safe, and the policy of which destination gets them when. Never sends."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Literal
 
-from pacs_agent.durable import sync_directory, write_durably
+from pacs_agent.durable import sync, write_durably
 from pacs_agent.record import delivering
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -50,7 +50,7 @@ class Outbox:
         self._destinations = destinations
         self._added_at = added_at
         self._root.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(data_dir)
+        sync(data_dir)
 
     def keep(self, sop_instance_uid: str, encoded: bytes) -> str:
         """Make an object's bytes safe; returns the path relative to the data directory.
@@ -68,15 +68,13 @@ class Outbox:
         named = delivering.outbox_paths(self._store)
         for path in self._root.iterdir():
             if str(path.relative_to(self._data_dir)) not in named:
-                path.unlink()
+                path.unlink(missing_ok=True)  # retention may be at it too
 
-    def remove(self, paths: Iterable[str]) -> int:
+    def remove(self, paths: Collection[str]) -> int:
         """Remove objects that retention took from their rows; returns how many."""
-        removed = 0
         for name in paths:
             (self._data_dir / name).unlink(missing_ok=True)
-            removed += 1
-        return removed
+        return len(paths)
 
     def deliveries(self, sr_class: str, received_at: str) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
         """Where an object of *sr_class* goes: destination to status and deadline."""

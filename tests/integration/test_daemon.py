@@ -74,6 +74,20 @@ def test_full_disk_in_a_job_of_the_schedule_is_waited_out(daemon: Daemon) -> Non
     assert not daemon._stop.is_set()
 
 
+def test_state_file_that_cannot_be_written_holds_no_study_up(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies are declared complete all the same."""
+    declared: list[bool] = []
+
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(daemon._presence, "tell", full)
+    monkeypatch.setattr(daemon, "_declare_complete", lambda: declared.append(True))
+    daemon._timely("completeness", daemon._each_second)
+    assert declared
+    assert not daemon._stop.is_set()
+
+
 def test_two_daemons_on_one_port(daemon: Daemon, tmp_path: Path) -> None:
     """The second says which port, and nothing of it is left."""
     daemon.start()
