@@ -22,7 +22,7 @@ import PIL
 from numpy.typing import NDArray
 
 from pacs_agent.analyse.pixels import PREPROCESSING, InputSpec, model_input, read_picture
-from pacs_agent.durable import sync_directory
+from pacs_agent.durable import sync
 from pacs_agent.errors import PixelsError
 from training.errors import TrainingError
 from training.mura import Image
@@ -111,10 +111,9 @@ def _make(path: Path, images: Sequence[Image], spec: InputSpec, workers: int | N
         index = {"input": asdict(spec), "count": len(images), "unreadable": unreadable}
         (beside / INDEX).write_text(json.dumps(index))
         for name in (PICTURES, INDEX):
-            with (beside / name).open("rb") as file:
-                os.fsync(file.fileno())
+            sync(beside / name)
         beside.rename(path)
-        sync_directory(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -159,8 +158,13 @@ def _decode_some(target: Path, start: int, paths: Sequence[Path], spec: InputSpe
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock file: members trained side by side share one cache, and one run."""
+def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file: members trained side by side share one cache, and one run.
+
+    Raises:
+        BlockingIOError: another process holds it, and *wait* is false.
+        OSError: it cannot be made.
+    """
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

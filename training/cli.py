@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.progress import Progress, TaskID, TimeElapsedColumn
 from typer.exceptions import TyperException
 
 from pacs_agent.errors import PacsAgentError
+
+if TYPE_CHECKING:
+    from pacs_agent.analyse.bundle import Bundle
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -40,7 +43,7 @@ def seed_bundle_command(
     from training.export import seed_bundle
 
     bundle = seed_bundle(out, seed)
-    print(f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}, {bundle.manifest.weights_sha256}")
+    _print_bundle(bundle)
 
 
 @app.command("evaluate")
@@ -92,7 +95,7 @@ def import_published_command(
     from training.published import import_published
 
     bundle = import_published(checkpoint, out)
-    print(f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}, {bundle.manifest.weights_sha256}")
+    _print_bundle(bundle)
 
 
 @app.command("phantoms")
@@ -194,6 +197,10 @@ def export_command(
     from training.export import export_run
 
     bundle = export_run(run, out, name=name, version=version)
+    _print_bundle(bundle)
+
+
+def _print_bundle(bundle: "Bundle") -> None:
     print(f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}, {bundle.manifest.weights_sha256}")
 
 

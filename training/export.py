@@ -21,15 +21,19 @@ from pacs_agent.study.bodypart import BODY_PARTS
 from training.checkpoint import read_tensors
 from training.run import ENSEMBLE, preset_of, read_facts, read_result
 
-CARD_INPUT = {
-    "size": 160,
-    "fit": "stretch",
-    "source_longest_side": 512,  # MURA's pictures
-    "channels": 3,
-    "mean": 0.485,
-    "std": 0.229,
+CARD: Mapping[str, Any] = {
+    "architecture": {"name": "enhanced_ensemble", "arguments": {"num_classes": 2}},
+    "input": {
+        "size": 160,
+        "fit": "stretch",
+        "source_longest_side": 512,  # MURA's pictures
+        "channels": 3,
+        "mean": 0.485,
+        "std": 0.229,
+    },
+    "body_parts": sorted(BODY_PARTS),
 }
-"""The input of the card's networks, as a manifest states it."""
+"""The card's networks and their input, as a manifest states them."""
 
 
 def export_state(out: Path, fields: Mapping[str, Any], state: Mapping[str, Tensor]) -> Bundle:
@@ -117,9 +121,7 @@ def seed_bundle(out: Path, seed: int) -> Bundle:
     fields = {
         "name": "demonstration",
         "version": "0.1.0",
-        "architecture": {"name": "enhanced_ensemble", "arguments": {"num_classes": 2}},
-        "input": CARD_INPUT,
-        "body_parts": sorted(BODY_PARTS),
+        **CARD,
         "gating": "by_part",
         "trained": False,
         "requires_quality_control_subject": True,

@@ -5,7 +5,6 @@ gates by the hold-out that chose the epochs; calibration, thresholds and guard b
 read.
 """
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 from pacs_agent.analyse.ensemble import describe, normalised, resolve_device, use_available_cores
 from pacs_agent.analyse.network import GatedEnsemble, build_network
 from pacs_agent.errors import BundleError
+from training.cache import alone
 from training.calibrate import calibrated, fit_calibration, fit_thresholds
 from training.checkpoint import read_tensors, write_json, write_tensors
 from training.errors import TrainingError
@@ -274,8 +274,7 @@ def _held(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(alone(folder / ".lock", wait=False))
         except BlockingIOError as error:
             raise TrainingError(f"{folder}: another process trains this member") from error
         except OSError as error:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.network import EnhancedEnsemble
-from pacs_agent.study.bodypart import BODY_PARTS
-from training.export import CARD_INPUT, export_state
+from training.export import CARD, export_state
 from training.torchfile import Described, RefusedError, TorchFile, open_torch_file
 
 STATE_KEY: Final = "model_state_dict"
@@ -38,9 +37,7 @@ def import_published(checkpoint: Path, out: Path) -> Bundle:
     fields = {
         "name": "mura-enhanced-ensemble",
         "version": "published",
-        "architecture": {"name": "enhanced_ensemble", "arguments": {"num_classes": 2}},
-        "input": CARD_INPUT,
-        "body_parts": sorted(BODY_PARTS),
+        **CARD,
         "gating": "default",
         "trained": True,
         "requires_quality_control_subject": False,

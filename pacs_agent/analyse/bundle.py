@@ -7,7 +7,6 @@ imports torch, because the listening process reads bundles too; never unpickles.
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from pacs_agent.analyse.finding import ModelIdentity
 from pacs_agent.analyse.pixels import InputSpec
+from pacs_agent.durable import sync
 from pacs_agent.errors import BundleError
 
 FORMAT_VERSION: Final = 1
@@ -233,10 +233,10 @@ def write_bundle(folder: Path, fields: Mapping[str, Any], weights: Path) -> Bund
             text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
             (inner / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
             for path in (inner / WEIGHTS_NAME, inner / MANIFEST_NAME, inner):
-                _sync(path)
+                sync(path)
             _check_weights(inner / WEIGHTS_NAME, digest)
             inner.rename(folder)  # replaces an empty folder, fails on any other
-        _sync(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         raise BundleError(f"bundle {folder}: cannot be written: {error.strerror}") from error
     except BundleError as error:
@@ -286,12 +286,3 @@ def _check_weights(path: Path, expected_sha256: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

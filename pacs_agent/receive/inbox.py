@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from pacs_agent.durable import rename_durably, sync_directory, write_synced
+from pacs_agent.durable import rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
 from pacs_agent.receive.dataset import ReceivedDataSet, read_received
 from pacs_agent.receive.part10 import file_head, read_part10
@@ -95,8 +95,8 @@ class Inbox:
         self._root.mkdir(exist_ok=True, mode=0o700)
         for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
             (self._root / name).mkdir(exist_ok=True, mode=0o700)
-        sync_directory(self._root)
-        sync_directory(data_dir)
+        sync(self._root)
+        sync(data_dir)
 
     def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> receiving.Outcome:
         """Keep an instance; on return it survives a power cut.

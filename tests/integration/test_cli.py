@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import structlog
+from commands import Run, runner
 from peers import free_port
 from pynetdicom import AE
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 
-from pacs_agent.cli import main
 from pacs_agent.phantom.dataset import study, write_study
 from pacs_agent.record import analysing, claiming, delivering, receiving
 from pacs_agent.record import store as store_module
@@ -21,7 +21,6 @@ from pacs_agent.record.store import Store
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
 
-Run = Callable[..., tuple[int, str, str]]
 STUDY = "1.4"
 
 
@@ -34,15 +33,7 @@ def run(
     monkeypatch.delenv("PACS_AGENT_CONFIG", raising=False)
     monkeypatch.setenv("PACS_AGENT__AGENT__DATA_DIR", str(data_dir))
     monkeypatch.setenv("PACS_AGENT__AGENT__MIN_FREE_MB", "0")
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    yield run_command
+    yield runner(capsys)
     structlog.reset_defaults()
 
 

@@ -5,20 +5,19 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 import typer.main
+from commands import Run, runner
 
-from pacs_agent.cli import app, main
+from pacs_agent.cli import app
 from pacs_agent.cli.printing import counted, table
 from pacs_agent.cli.tables import instances_table, predictions_table, results_table
 from pacs_agent.prediction import Prediction
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -26,15 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs a command in an empty folder: its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PACS_AGENT_CONFIG", raising=False)
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    yield run_command
+    yield runner(capsys)
     structlog.reset_defaults()
 
 
