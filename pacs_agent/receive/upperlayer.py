@@ -3,26 +3,33 @@
 An association has two threads: the provider's reads and writes the socket, the user's serves requests. pynetdicom lets
 each sleep a millisecond and look again, which costs a millisecond or two an instance and, at many associations, most
 of the interpreter's time. Here one waits for the other, or for the peer, and looks again after `LOOK_AGAIN_S` at the
-latest, so that whatever else ends an association is still noticed.
+latest, so that whatever else ends an association is still noticed. C-STORE's command sets go past pydicom (`command`).
 """
 
 import queue
 import struct
 import threading
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
+from pynetdicom.pdu_primitives import P_DATA
+
+from pacs_agent.receive.command import read_store_request, write_store_response
 
 log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.05
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
+_WHOLE_COMMAND = b"\x03"  # message control header, PS3.8 E.2
+_AROUND_COMMAND = 6  # a PDV's length, context ID and message control header
 # It would write out every message in words, for a log that we do not keep.
 _config.LOG_HANDLER_LEVEL = "none"
 
@@ -132,10 +139,28 @@ class _Provider(DULServiceProvider):
         return pdu, "Evt10"
 
 
+class _StoreRequest(DIMSEMessage):
+    """A C-STORE request whose command set was read already; its data set is collected as pynetdicom does."""
+
+    request: C_STORE
+
+    def message_to_primitive(self) -> C_STORE:
+        request = self.request
+        request.DataSet = self.data_set
+        request._context_id = self.context_id
+        return request
+
+
 class _Assembler(DIMSEServiceProvider):
+    message: DIMSEMessage | None
+
     def receive_primitive(self, primitive: Any) -> None:
         """As pynetdicom's; but a message that cannot be read ends its association by an A-ABORT, not its thread."""
         try:
+            fragments = primitive.presentation_data_value_list
+            if self.message is None and fragments and (message := _store_request(*fragments[0])):
+                self.message = message
+                del fragments[0]
             super().receive_primitive(primitive)
         except Exception as error:  # noqa: BLE001 - pynetdicom and pydicom raise whatever such bytes lead them to
             log.warning(
@@ -144,3 +169,24 @@ class _Assembler(DIMSEServiceProvider):
                 kind=type(error).__name__,
             )
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """As pynetdicom's; the plain response to a C-STORE is written without it."""
+        command = write_store_response(primitive) if isinstance(primitive, C_STORE) else None
+        if command is None or 0 < self.maximum_pdu_size < len(command) + _AROUND_COMMAND:
+            super().send_msg(primitive, context_id)
+            return
+        answer = P_DATA()
+        answer.presentation_data_value_list = [[context_id, _WHOLE_COMMAND + command]]
+        self.dul.send_pdu(answer)
+
+
+def _store_request(context_id: int, fragment: Any) -> _StoreRequest | None:
+    """The message that a first fragment begins, where that is a C-STORE request's whole command set."""
+    if bytes(fragment[:1]) != _WHOLE_COMMAND or (request := read_store_request(bytes(fragment[1:]))) is None:
+        return None
+    message = DIMSEMessage()
+    message.__class__ = _StoreRequest
+    message = cast(_StoreRequest, message)
+    message.context_id, message.request = context_id, request
+    return message

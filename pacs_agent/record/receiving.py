@@ -1,16 +1,17 @@
 """What the inbox writes: instances and the studies they belong to.
 
-Every instance on its way in passes here, so `Reception` speaks constant SQL: SQLAlchemy's expressions would cost more
-than SQLite does.
+Every instance on its way in passes here, so `Reception` speaks constant SQL on the driver's own connection: SQLAlchemy
+would cost several times what SQLite does.
 """
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from pacs_agent.errors import DatabaseError
@@ -112,6 +113,7 @@ VALUES (:study_instance_uid, 'receiving', 0, 0, 0, :calling_ae_title, :patient_i
   :manufacturer_model_name, :received_at, :received_at, :received_at)
 """
 _STUDY = "SELECT * FROM study WHERE study_instance_uid = ?"
+_ADD_EVENT = "INSERT INTO event (at, event, study_instance_uid, sop_instance_uid, detail) VALUES (?, ?, ?, ?, ?)"
 _SAID = """
 SELECT DISTINCT json_extract(facts, '$.patient_id') AS patient_id,
   json_extract(facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
@@ -123,9 +125,10 @@ FROM instance WHERE study_id = ? AND is_current
 
 def current_instance(store: Store, sop_instance_uid: str) -> StoredInstance | None:
     """The revision that counts, if the instance was ever received."""
-    with store.read() as connection:
-        row = connection.exec_driver_sql(_CURRENT, (sop_instance_uid,)).first()
-    return StoredInstance(Instance.from_json(row.facts), row.path, row.sha256, row.revisions == 1) if row else None
+    row = store.first(_CURRENT, (sop_instance_uid,))
+    if row is None:
+        return None
+    return StoredInstance(Instance.from_json(row["facts"]), row["path"], row["sha256"], row["revisions"] == 1)
 
 
 class Reception:
@@ -174,7 +177,7 @@ class Reception:
 
     def _write(self, batch: list[_Waiting]) -> None:
         try:
-            with self._store.write() as connection:
+            with self._store.write_plain() as connection:
                 outcomes = [_accept(connection, each.receipt) for each in batch]
         except (SQLAlchemyError, ValueError) as error:
             # Locked or full is everybody's; anything else is one receipt's, and the others must not suffer.
@@ -189,39 +192,39 @@ class Reception:
                 each.outcome = outcome
 
 
-def _accept(connection: Connection, receipt: Receipt) -> Outcome:
+def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     uid = receipt.facts.sop_instance_uid
     values = _values(receipt)
-    earlier = connection.exec_driver_sql(_REVISIONS, (uid,)).all()
-    same = next((row for row in earlier if row.sha256 == receipt.sha256), None)
-    if same is not None and (same.is_current or receipt.is_adopted):
-        if same.path is None:
-            _give_back(connection, same.id, receipt, values, was_lost=same.is_current and same.reason == LOST)
+    earlier = connection.execute(_REVISIONS, (uid,)).fetchall()
+    same = next((row for row in earlier if row["sha256"] == receipt.sha256), None)
+    if same is not None and (same["is_current"] or receipt.is_adopted):
+        if same["path"] is None:
+            _give_back(connection, same["id"], receipt, values, was_lost=same["is_current"] and same["reason"] == LOST)
         return "duplicate"
-    replaced = next((row for row in earlier if row.is_current), None)
-    has_moved = replaced is not None and replaced.study_instance_uid != receipt.facts.study_instance_uid
-    if replaced is not None and (has_moved or replaced.status != "ignored"):
-        connection.exec_driver_sql(_REOPEN_STUDY, values | {"id": replaced.study_id})
+    replaced = next((row for row in earlier if row["is_current"]), None)
+    has_moved = replaced is not None and replaced["study_instance_uid"] != receipt.facts.study_instance_uid
+    if replaced is not None and (has_moved or replaced["status"] != "ignored"):
+        connection.execute(_REOPEN_STUDY, values | {"id": replaced["study_id"]})
     study_row = _study_of(connection, values)
     values |= _taken_out(study_row, receipt)
     if earlier:
-        connection.exec_driver_sql(_SUPERSEDE, (uid,))
+        connection.execute(_SUPERSEDE, (uid,))
     if same is None:
-        row = {"study_id": study_row.id, "revision": len(earlier) + 1}
-        connection.exec_driver_sql(_ADD_INSTANCE, values | row)
+        row = {"study_id": study_row["id"], "revision": len(earlier) + 1}
+        connection.execute(_ADD_INSTANCE, values | row)
         detail = f"revision {len(earlier) + 1}: other pixels, identity or decision-relevant elements"
     else:
-        connection.exec_driver_sql(_REVIVE, values | {"id": same.id})
-        detail = f"revision {same.revision} was sent again and counts again"
+        connection.execute(_REVIVE, values | {"id": same["id"]})
+        detail = f"revision {same['revision']} was sent again and counts again"
     if earlier:
-        add_event(
+        _tell(
             connection, receipt.received_at, "instance revised",
             study_instance_uid=receipt.facts.study_instance_uid, sop_instance_uid=uid, detail=detail,
         )  # fmt: skip
     if not _agrees(study_row, receipt.facts):
         _settle_identity(connection, study_row, receipt.received_at)
     if replaced is not None and has_moved:
-        left = connection.exec_driver_sql(_STUDY, (replaced.study_instance_uid,)).one()
+        left = connection.execute(_STUDY, (replaced["study_instance_uid"],)).fetchone()
         _settle_identity(connection, left, receipt.received_at)
     return "revision" if earlier else "new"
 
@@ -242,63 +245,78 @@ def _values(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _taken_out(row: Row[Any], receipt: Receipt) -> dict[str, str]:
+def _taken_out(row: sqlite3.Row, receipt: Receipt) -> dict[str, str]:
     """What its row says instead where its study was withdrawn: it waits for no analysis."""
-    is_out = row.state == "withdrawn" and receipt.eligibility.is_eligible
+    is_out = row["state"] == "withdrawn" and receipt.eligibility.is_eligible
     return {"status": "rejected", "reason": WITHDRAWN} if is_out else {}
 
 
 def _give_back(
-    connection: Connection, instance_id: int, receipt: Receipt, values: dict[str, Any], *, was_lost: bool
+    connection: sqlite3.Connection, instance_id: int, receipt: Receipt, values: dict[str, Any], *, was_lost: bool
 ) -> None:
     """The current revision's file was gone and came again: its row names it, and where it was lost it waits anew."""
     if was_lost:
         values |= _taken_out(_study_of(connection, values), receipt)
-    connection.exec_driver_sql(_GIVE_BACK_LOST if was_lost else _GIVE_BACK, values | {"id": instance_id})
+    connection.execute(_GIVE_BACK_LOST if was_lost else _GIVE_BACK, values | {"id": instance_id})
 
 
-def _study_of(connection: Connection, values: dict[str, Any]) -> Row[Any]:
+def _study_of(connection: sqlite3.Connection, values: dict[str, Any]) -> sqlite3.Row:
     """The study's row, made or moved on: an eligible instance opens it again."""
     uid = values["study_instance_uid"]
-    if not connection.exec_driver_sql(_MOVE_STUDY, values).rowcount:
-        connection.exec_driver_sql(_ADD_STUDY, values)
-        add_event(
+    if not connection.execute(_MOVE_STUDY, values).rowcount:
+        connection.execute(_ADD_STUDY, values)
+        _tell(
             connection, values["received_at"], "first instance received", study_instance_uid=uid,
             detail=f"from {values['calling_ae_title']}",
         )  # fmt: skip
-    return connection.exec_driver_sql(_STUDY, (uid,)).one()
+    row: sqlite3.Row = connection.execute(_STUDY, (uid,)).fetchone()
+    return row
 
 
-def _agrees(row: Row[Any], facts: Instance) -> bool:
+def _agrees(row: sqlite3.Row, facts: Instance) -> bool:
     """Whether an instance says of its identity what its study says, as nearly always; what agreed before still does."""
-    return row.state == "receiving" and all(getattr(row, name) == getattr(facts, name) for name in IDENTITY)
+    return row["state"] == "receiving" and all(row[name] == getattr(facts, name) for name in IDENTITY)
 
 
-def _settle_identity(connection: Connection, row: Row[Any], at: str) -> None:
+def _settle_identity(connection: sqlite3.Connection, row: sqlite3.Row, at: str) -> None:
     """Hold a study whose instances disagree on whose it is; an absent value says nothing.
 
     What a person accepted are the values that the study was held for: another one holds it again.
     """
-    rows = connection.exec_driver_sql(_SAID, (row.id,)).all()
-    said = {name: sorted({value for each in rows if (value := getattr(each, name))}) for name in IDENTITY}
+    rows = connection.execute(_SAID, (row["id"],)).fetchall()
+    said = {name: sorted({value for each in rows if (value := each[name])}) for name in IDENTITY}
     differing = {name: values for name, values in said.items() if len(values) > 1}
-    known = json.loads(row.disagreement or "{}")
-    is_settled = row.state == "withdrawn" or (
-        differing == known if row.state == "held" else row.accepted and _is_within(differing, known)
+    known = json.loads(row["disagreement"] or "{}")
+    is_settled = row["state"] == "withdrawn" or (
+        differing == known if row["state"] == "held" else row["accepted"] and _is_within(differing, known)
     )
     changes: dict[str, Any] = {}
     if not differing:
         if rows:  # else its last instance was moved away, and whose it was is still so
             changes = {name: next(iter(values), "") for name, values in said.items()}
-        if row.state == "held":
+        if row["state"] == "held":
             changes |= {"state": "receiving", "reason": None}
     elif not is_settled:
         reason = "instances disagree on " + ", ".join(name.replace("_", " ") for name in differing)
         changes = {"state": "held", "reason": reason, "accepted": False, "disagreement": json.dumps(differing)}
-        if row.state != "held":
-            add_event(connection, at, "held", study_instance_uid=row.study_instance_uid, detail=reason)
+        if row["state"] != "held":
+            _tell(connection, at, "held", study_instance_uid=row["study_instance_uid"], detail=reason)
     if changes:
-        connection.execute(update(study).where(study.c.id == row.id).values(**changes))
+        assignments = ", ".join(f"{name} = :{name}" for name in changes)  # columns that are named above
+        connection.execute(f"UPDATE study SET {assignments} WHERE id = :id", changes | {"id": row["id"]})  # noqa: S608
+
+
+def _tell(
+    connection: sqlite3.Connection,
+    at: str,
+    name: str,
+    *,
+    study_instance_uid: str,
+    sop_instance_uid: str | None = None,
+    detail: str,
+) -> None:
+    """`store.add_event`, here."""
+    connection.execute(_ADD_EVENT, (at, name, study_instance_uid, sop_instance_uid, detail))
 
 
 def _is_within(values: dict[str, list[str]], known: dict[str, list[str]]) -> bool:
