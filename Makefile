@@ -28,7 +28,7 @@ bundle: $(STAMP) ## the demonstration bundle again from nothing: hours on 2 core
 	$(BIN)/pacs-train phantoms $(WORK)/data --patients 3300 --seed 1
 	$(BIN)/pacs-train fit $(WORK)/data --preset card --epochs 8 --seed 1 --out $(WORK)/run --cache $(WORK)/cache --resume
 	rm -rf $(WORK)/bundle $(WORK)/evaluation
-	$(BIN)/pacs-train export $(WORK)/run --out $(WORK)/bundle
+	$(BIN)/pacs-train export $(WORK)/run --out $(WORK)/bundle --name demonstration
 	$(BIN)/pacs-train evaluate $(WORK)/bundle $(WORK)/data --split valid --out $(WORK)/evaluation
 
 lint: $(STAMP)

@@ -17,6 +17,7 @@ from pynetdicom import AE, evt
 from pacs_agent.daemon import Daemon
 from pacs_agent.deliver.files import Peer, send_files
 from pacs_agent.phantom.dataset import study, write_study
+from pacs_agent.phantom.lesion import Lesion
 from pacs_agent.record import reading
 from pacs_agent.record.reading import QueryResult
 from pacs_agent.report.sr import SR_CLASSES
@@ -27,6 +28,13 @@ from pacs_agent.study.bodypart import BODY_PARTS
 WAIT_S = 75.0
 PACS = "DEMO_PACS"
 MODALITY = "DEMO_XR"
+# Plain ones: how often the model errs on all kinds and degrees, its evaluation tells.
+LESIONS = {
+    "elbow": Lesion("wire", 0.8),
+    "forearm": Lesion("displaced fracture", 0.8),
+    "humerus": Lesion("plate", 0.8),
+    "wrist": Lesion("sclerotic lesion", 0.8),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,12 @@ def run_demo(keep: Path | None, say: Callable[[str], None]) -> DemoOutcome:
 
 
 def _run(folder: Path, say: Callable[[str], None]) -> DemoOutcome:
-    say("making phantom studies of seven body parts, some with a lesion")
+    say("making phantom studies of seven body parts: " + ", ".join(_shown(part) for part in BODY_PARTS))
     studies = [
-        write_study(study(part, seed=number, abnormal=number % 2 == 0, views=2), folder / "modality" / part)
+        write_study(
+            study(part, seed=number, abnormal=part in LESIONS, views=2, lesion=LESIONS.get(part)),
+            folder / "modality" / part,
+        )
         for number, part in enumerate(BODY_PARTS)
     ]
     received = folder / "pacs"
@@ -85,6 +96,11 @@ def _run(folder: Path, say: Callable[[str], None]) -> DemoOutcome:
         reports = sorted(received.glob("*.dcm"))
         text = report_text(dcmread(reports[0])) if reports else "no report was received"
     return DemoOutcome(found, text, is_complete)
+
+
+def _shown(body_part: str) -> str:
+    lesion = LESIONS.get(body_part)
+    return f"{body_part} with {lesion.kind}" if lesion else f"normal {body_part}"
 
 
 def _wait(database: Path, count: int) -> bool:

@@ -76,7 +76,7 @@ def predict_files(files: Sequence[Path], *, body_part: str | None, bundle_name: 
                 finding.images[0].abnormal_probability,
                 answer.member_probabilities,
                 finding.finding if answer.abnormal_probability is not None else None,
-                answer.reason or answer.doubt or finding.reason,
+                answer.reason or "; ".join(filter(None, (mapping.reason, answer.doubt))) or finding.reason,
             )
         )
     return predictions

@@ -111,7 +111,7 @@ def _reliability(axes: Axes, evaluation: Evaluation, level: Level, ink: _Ink) ->
         label=f"found, ± 1 standard error (ECE {_number(ece)})",
     )  # fmt: skip
     axes.set(xlabel="probability of abnormal", ylabel="share abnormal", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-    axes.legend(loc="upper left", fontsize=8.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8.5)
 
 
 def _confusion(axes: Axes, evaluation: Evaluation, level: Level, ink: _Ink) -> None:

@@ -5,6 +5,7 @@ QualityControlSubject YES, the same for the same seed, UIDs included. It reads n
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,11 +26,15 @@ from pydicom.uid import (
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.phantom.encoding import TRANSFER_SYNTAXES, UNSIGNED_ONLY, encode
 from pacs_agent.phantom.header import HEADER_STYLES, HeaderStyle, describe
+from pacs_agent.phantom.lesion import Lesion
 from pacs_agent.phantom.radiograph import Radiograph, radiograph, study_views
 
 Kind = Literal["CR", "DX"]
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 FIRST_DAY = date(2025, 1, 6)
+# A sigmoid shows the ends of the stored range as this share of black and of white, and is as wide as that asks for.
+_SIGMOID_END = 0.01
+_SIGMOID_WIDTH = 2 / math.log((1 - _SIGMOID_END) / _SIGMOID_END)
 
 # Row and column direction of a right arm's picture (PS3.3 C.7.6.1.1.1); a left one's rows run the other way.
 _ORIENTATION = {
@@ -91,7 +96,8 @@ def dataset(
     _identify(ds, picture, place)
     describe(ds, style, picture.body_part, picture.laterality, picture.view)
     _acquisition(ds, picture)
-    _pixels(ds, picture.picture, bits_stored, photometric, signed)
+    shown = _before_sigmoid(picture.picture) if style.window == "sigmoid" else picture.picture
+    _pixels(ds, shown, bits_stored, photometric, signed)
     _presentation(ds, style.window, bits_stored, photometric, signed)
     encode(ds, transfer_syntax_uid)
     return ds
@@ -108,6 +114,7 @@ def study(
     transfer_syntax_uid: str | None = None,
     laterality: str | None = None,
     longest_side: int = 1024,
+    lesion: Lesion | None = None,
 ) -> list[FileDataset]:
     """One study of one side; what is not given follows from the seed.
 
@@ -121,6 +128,7 @@ def study(
         transfer_syntax_uid: one of `encoding.TRANSFER_SYNTAXES`, for all instances.
         laterality: "R" or "L".
         longest_side: of each picture, in pixels.
+        lesion: what an abnormal study shows; None: follows from the seed.
 
     Raises:
         PacsAgentError: the body part, style or transfer syntax is unknown.
@@ -133,7 +141,8 @@ def study(
     if header_style is not None and header_style not in HEADER_STYLES:
         raise PacsAgentError(f"unknown header style {header_style!r}: one of {', '.join(HEADER_STYLES)}")
     style = HEADER_STYLES[header_style or chosen_style]
-    lesion, severity, age_years = None, None, None
+    kind_of_lesion, severity = (None, None) if lesion is None else (lesion.kind, lesion.severity)
+    age_years = None
     instances = []
     for number, (view, view_seed) in enumerate(study_views(body_part, seed, views)):
         picture = radiograph(
@@ -143,11 +152,11 @@ def study(
             laterality=side,
             view=view,
             longest_side=longest_side,
-            lesion=lesion,
+            lesion=kind_of_lesion,
             severity=severity,
             age_years=age_years,
         )
-        lesion, severity, age_years = picture.lesion, picture.severity, picture.age_years
+        kind_of_lesion, severity, age_years = picture.lesion, picture.severity, picture.age_years
         bits, photometric = int(rng.choice((10, 12, 14, 16))), str(rng.choice(("MONOCHROME1", "MONOCHROME2")))
         syntax = transfer_syntax_uid or str(rng.choice(np.array(TRANSFER_SYNTAXES, dtype=object)))
         # With signed pixels a LUTDescriptor is ambiguous in Implicit VR: its first value would be read as signed.
@@ -254,6 +263,12 @@ def _pixels(ds: Dataset, picture: NDArray[np.float32], bits: int, photometric: s
     ds["PixelData"].VR = "OB" if bits == 8 else "OW"
 
 
+def _before_sigmoid(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is stored so that the sigmoid shows *picture*, as modalities do that store the logarithm of exposure."""
+    seen = np.clip(picture, _SIGMOID_END, 1 - _SIGMOID_END)
+    return np.asarray(0.5 + _SIGMOID_WIDTH / 4 * np.log(seen / (1 - seen)), np.float32)
+
+
 def _range(bits: int) -> tuple[float, float]:
     """The stored values of black and white: the ends of the range are not used."""
     top = (1 << bits) - 1
@@ -282,8 +297,8 @@ def _presentation(ds: Dataset, window: str, bits: int, photometric: str, signed:
         return
     width = high - low
     ds.WindowCenter, ds.WindowWidth = f"{(low + high) / 2:.1f}", f"{width:.1f}"
-    if window == "sigmoid":  # C.11.2.1.3.1: steepest in the middle, as a straight line of four times the width
-        ds.WindowWidth = f"{width * 0.7:.1f}"
+    if window == "sigmoid":  # C.11.2.1.3.1
+        ds.WindowWidth = f"{width * _SIGMOID_WIDTH:.1f}"
         ds.VOILUTFunction = "SIGMOID"
 
 

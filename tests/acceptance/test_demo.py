@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pacs_agent.demonstration import LESIONS
 from pacs_agent.study.bodypart import BODY_PARTS
 
 
 def test_demo_shows_seven_parts_and_a_report(tmp_path: Path) -> None:
-    """Without settings: seven delivered studies, a report as text, everything left in the folder asked for."""
+    """Without settings: seven delivered studies, each with the finding that its phantom has, and a report as text."""
     done = subprocess.run(
         [sys.executable, "-m", "pacs_agent", "demo", "--keep", str(tmp_path / "kept")],
         capture_output=True,
@@ -20,7 +21,8 @@ def test_demo_shows_seven_parts_and_a_report(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     for part in BODY_PARTS:
-        assert part in done.stdout
+        (row,) = (line for line in done.stdout.splitlines() if line.startswith("PH") and f" {part} " in line)
+        assert ("abnormal" if part in LESIONS else "normal") in row.split()
     assert done.stdout.count("delivered") == len(BODY_PARTS)
     assert "AI RESEARCH - UNVERIFIED" in done.stdout
     assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == len(BODY_PARTS)
@@ -56,3 +58,5 @@ def test_predict_answers_for_each_file(samples: Path) -> None:
     assert leg["body_part"] is None
     assert "lower leg" in leg["reason"]
     assert "--body-part" in png["reason"]
+    for answer in (hand, leg, png):
+        assert "the picture is unlike those that the model was trained on" in answer["reason"]

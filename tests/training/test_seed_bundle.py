@@ -74,9 +74,3 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` shows how the command is used."""
     assert run("seed-bundle", "--help") == 0
     assert "Example: pacs-train seed-bundle" in capsys.readouterr().out
-
-
-def test_the_shipped_bundle_is_light() -> None:
-    """The bundle that ships with the package is under 10 MB, all its files together."""
-    folder = load_bundle("demonstration").path
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10_000_000

@@ -79,13 +79,17 @@ def test_threshold_is_the_parts_own_or_the_default(folder: Path) -> None:
     assert [bundle.threshold(part) for part in ("hand", "wrist", "elbow", None)] == [0.6, 0.4, 0.4, 0.4]
 
 
-def test_demonstration_ships_untrained_and_for_phantoms() -> None:
-    """The shipped bundle resolves by its name, is under 10 MB, and claims nothing."""
+def test_demonstration_ships_trained_and_for_phantoms_only() -> None:
+    """The shipped bundle resolves by its name, is under 10 MB, has a guard and figures, and is for phantoms only."""
     bundle = load_bundle("demonstration")
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) < 10_000_000
     assert bundle.manifest.intended_use == "demonstration: synthetic phantoms"
     assert bundle.identity.requires_quality_control_subject
     assert len(bundle.manifest.body_parts) == 7
+    assert bundle.identity.trained
+    assert bundle.identity.calibrated
+    assert bundle.manifest.guard is not None
+    assert bundle.manifest.name == "demonstration"
 
 
 @dataclass
