@@ -9,9 +9,12 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_,
 
 from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import cancel_superseded
+from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
 
+# By a rejection note; the images of a study that a person withdrew are out as long as it is.
+_IS_REJECTED = and_(instance.c.status == "rejected", func.coalesce(instance.c.reason, "") != WITHDRAWN)
 InstanceStatus = Literal["analysed", "unsupported", "ignored", "failed"]
 
 
@@ -125,6 +128,13 @@ def record_analysis(
         state = connection.execute(select(study.c.state).where(study.c.id == claim.study_id)).scalar_one()
         # Withdrawn, or held for its identity, while the analysis ran: recorded all the same, but never sent.
         is_wanted = state in ("queued", "receiving")
+        why_not = f"the study was {state} while it was analysed"
+        seen = [image.instance_id for image in claim.instances]
+        if (
+            is_wanted
+            and connection.execute(select(instance.c.id).where(instance.c.id.in_(seen), _IS_REJECTED).limit(1)).first()
+        ):
+            is_wanted, why_not = False, "an image was rejected while it was analysed"
         analysis_id = connection.execute(
             insert(analysis).values(
                 study_id=claim.study_id, revision=claim.revision, model_name=name, model_version=version,
@@ -134,7 +144,7 @@ def record_analysis(
         for result in images:
             connection.execute(
                 update(instance)
-                .where(instance.c.id == result.instance_id, _was_there(claim))
+                .where(instance.c.id == result.instance_id, _was_there(claim), ~_IS_REJECTED)
                 .values(
                     status=result.status,
                     reason=result.reason,
@@ -171,7 +181,7 @@ def record_analysis(
                     insert(delivery).values(
                         report_id=report_id, destination=target, status=status, attempts=0,
                         next_attempt_at=now if status == "waiting" else None, deliver_before=deliver_before,
-                        last_error=None if is_wanted else f"the study was {state} while it was analysed",
+                        last_error=None if is_wanted else why_not,
                     )
                 )  # fmt: skip
         _finish(connection, claim)
@@ -197,8 +207,10 @@ def _finish(
         instance.c.status == "received",
         instance.c.id.not_in(seen),
     )
-    # Revised or moved to another study: the finding rests on what is there no more.
-    went = and_(instance.c.id.in_(seen), ~instance.c.is_current, instance.c.status != "ignored")
+    # Revised, rejected or moved to another study: the finding rests on what is there no more.
+    went = and_(
+        instance.c.id.in_(seen), or_(and_(~instance.c.is_current, instance.c.status != "ignored"), _IS_REJECTED)
+    )
     missed = connection.execute(
         select(func.min(case((came, instance.c.received_at), else_=study.c.last_received_at)))
         .select_from(instance)

@@ -112,7 +112,7 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
                     ClaimedInstance(image.id, image.path, Instance.from_json(image.facts), image.received_at)
                     for image in connection.execute(
                         select(instance.c.id, instance.c.path, instance.c.facts, instance.c.received_at)
-                        .where(instance.c.study_id == row.id, instance.c.is_current)
+                        .where(instance.c.study_id == row.id, instance.c.is_current, instance.c.status != "rejected")
                         .order_by(instance.c.id)
                     )
                 ),

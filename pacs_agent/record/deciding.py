@@ -26,12 +26,14 @@ def reanalyse(store: Store, study_instance_uid: str) -> str | None:
             return "is not known"
         if row.state == "held":
             return f"is held: {row.reason}; `accept` or `withdraw` it first"
+        if row.emptied:
+            return f"has no image left: {row.reason}"
         if row.state in ("receiving", "queued"):
             return f"is {row.state}: it will be analysed without this"
         removed = connection.execute(
             select(func.count()).where(
                 instance.c.study_id == row.id, instance.c.is_current, instance.c.path.is_(None),
-                instance.c.status != "ignored",
+                instance.c.status.not_in(("ignored", "rejected")),
             )
         ).scalar_one()  # fmt: skip
         if removed:
@@ -62,12 +64,16 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
     """
     with store.write() as connection:
         row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
-        if row is None or row.state == "withdrawn" or (decision == "accept" and row.state != "held"):
+        if (
+            row is None
+            or (row.state == "withdrawn" and not row.emptied)
+            or (decision == "accept" and row.state != "held")
+        ):
             return False
         if decision == "accept":
             values = {"state": "receiving", "reason": None, "accepted": True}
         else:
-            values = {"state": "withdrawn", "reason": reason, "claimed_until": None}
+            values = {"state": "withdrawn", "reason": reason, "claimed_until": None, "emptied": False}
             connection.execute(
                 update(instance)
                 .where(instance.c.study_id == row.id, instance.c.is_current, instance.c.status == "received")

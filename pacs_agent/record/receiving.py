@@ -18,7 +18,7 @@ from pacs_agent.errors import DatabaseError
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import instance, study
 from pacs_agent.study.eligibility import Eligibility
-from pacs_agent.study.instance import Instance
+from pacs_agent.study.instance import REJECTIONS, Instance
 
 Outcome = Literal["new", "revision", "duplicate"]
 LOST = "its file is missing from the inbox"
@@ -92,8 +92,9 @@ _GIVE_BACK_LOST = "UPDATE instance SET path = :path, status = :status, reason = 
 _MOVE_STUDY = """
 UPDATE study SET last_received_at = max(last_received_at, :received_at),
   waiting_since = iif(:is_eligible, coalesce(waiting_since, :received_at), waiting_since),
-  state = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), 'receiving', state),
-  reason = iif(:is_eligible AND state IN ('queued', 'analysed', 'failed'), NULL, reason)
+  state = iif(:is_eligible AND (state IN ('queued', 'analysed', 'failed') OR emptied), 'receiving', state),
+  reason = iif(:is_eligible AND (state IN ('queued', 'analysed', 'failed') OR emptied), NULL, reason),
+  emptied = iif(:is_eligible, 0, emptied)
 WHERE study_instance_uid = :study_instance_uid
 """
 # An analysis spoke of what is taken away: it is said no longer, whatever comes instead.
@@ -114,12 +115,32 @@ VALUES (:study_instance_uid, 'receiving', 0, 0, 0, :calling_ae_title, :patient_i
 """
 _STUDY = "SELECT * FROM study WHERE study_instance_uid = ?"
 _ADD_EVENT = "INSERT INTO event (at, event, study_instance_uid, sop_instance_uid, detail) VALUES (?, ?, ?, ?, ?)"
+_ADD_REJECTION = "INSERT OR IGNORE INTO rejection VALUES (?, ?, ?, ?, ?)"
+_REJECTED = "SELECT reason FROM rejection WHERE sop_instance_uid = ? AND study_instance_uid = ?"
+_TAKE_OUT = """
+UPDATE instance SET status = 'rejected', reason = :reason, body_part = NULL, body_part_source = NULL,
+  laterality = NULL, laterality_source = NULL, abnormal_probability = NULL, member_probabilities = NULL
+WHERE study_id = :id AND is_current AND status IN ('received', 'analysed', 'unsupported', 'failed')
+  AND sop_instance_uid IN (SELECT sop_instance_uid FROM rejection WHERE study_instance_uid = :study_instance_uid)
+"""
+_LEFT = """
+SELECT count(*) FROM instance WHERE study_id = ? AND is_current AND status IN ('received', 'analysed', 'failed')
+"""
+# Not by a person: `emptied` lets a further image, the retake above all, open it again.
+_EMPTY_STUDY = """
+UPDATE study SET state = 'withdrawn', emptied = 1, reason = ?, claimed_until = NULL, waiting_since = NULL WHERE id = ?
+"""
+_CANCEL = """
+UPDATE delivery SET status = 'cancelled', next_attempt_at = NULL, last_error = ?
+WHERE status IN ('waiting', 'held', 'parked')
+  AND report_id IN (SELECT r.id FROM report r JOIN analysis a ON a.id = r.analysis_id WHERE a.study_id = ?)
+"""
 _SAID = """
 SELECT DISTINCT json_extract(facts, '$.patient_id') AS patient_id,
   json_extract(facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
   json_extract(facts, '$.patient_birth_date') AS patient_birth_date,
   json_extract(facts, '$.accession_number') AS accession_number
-FROM instance WHERE study_id = ? AND is_current
+FROM instance WHERE study_id = ? AND is_current AND status <> 'rejected'
 """
 
 
@@ -205,6 +226,10 @@ def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     has_moved = replaced is not None and replaced["study_instance_uid"] != receipt.facts.study_instance_uid
     if replaced is not None and (has_moved or replaced["status"] != "ignored"):
         connection.execute(_REOPEN_STUDY, values | {"id": replaced["study_id"]})
+    if (known := connection.execute(_REJECTED, (uid, receipt.facts.study_instance_uid)).fetchone()) is not None:
+        if values["status"] != "ignored":
+            values |= {"status": "rejected", "reason": known["reason"]}
+        values["is_eligible"] = False
     study_row = _study_of(connection, values)
     values |= _taken_out(study_row, receipt)
     if earlier:
@@ -226,7 +251,45 @@ def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     if replaced is not None and has_moved:
         left = connection.execute(_STUDY, (replaced["study_instance_uid"],)).fetchone()
         _settle_identity(connection, left, receipt.received_at)
+    if receipt.facts.rejects:
+        _reject(connection, receipt)
     return "revision" if earlier else "new"
+
+
+def _reject(connection: sqlite3.Connection, receipt: Receipt) -> None:
+    """What a rejection note names is out, here or whenever it comes: its study is analysed without it, or withdrawn."""
+    facts, at = receipt.facts, receipt.received_at
+    reason = f"{REJECTIONS[facts.rejection]} (rejection note)"
+    for study_instance_uid in dict.fromkeys(each.study_instance_uid for each in facts.rejects):
+        connection.executemany(
+            _ADD_REJECTION,
+            [
+                (each.sop_instance_uid, study_instance_uid, reason, facts.sop_instance_uid, at)
+                for each in facts.rejects
+                if each.study_instance_uid == study_instance_uid
+            ],
+        )
+        row = connection.execute(_STUDY, (study_instance_uid,)).fetchone()
+        if row is None:
+            continue
+        values = {"id": row["id"], "study_instance_uid": study_instance_uid, "reason": reason, "received_at": at}
+        count = connection.execute(_TAKE_OUT, values).rowcount
+        if not count:
+            continue
+        _tell(
+            connection, at, "images rejected", study_instance_uid=study_instance_uid,
+            sop_instance_uid=facts.sop_instance_uid, detail=f"{count}: {reason}",
+        )  # fmt: skip
+        if row["state"] == "withdrawn":
+            continue
+        if connection.execute(_LEFT, (row["id"],)).fetchone()[0]:
+            connection.execute(_REOPEN_STUDY, values)
+            _settle_identity(connection, connection.execute(_STUDY, (study_instance_uid,)).fetchone(), at)
+        else:
+            why = f"every image was rejected: {reason}"
+            connection.execute(_EMPTY_STUDY, (why, row["id"]))
+            connection.execute(_CANCEL, (f"withdrawn: {why}", row["id"]))
+            _tell(connection, at, "withdrawn", study_instance_uid=study_instance_uid, detail=why)
 
 
 def _values(receipt: Receipt) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from sqlalchemy import Select, delete, select, update
 
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, event, finding, instance, report, study
+from pacs_agent.record.tables import analysis, delivery, event, finding, instance, rejection, report, study
 
 _FINISHED = ("analysed", "withdrawn")
 STUDIES_AT_A_TIME = 100
@@ -73,6 +73,7 @@ def _forget_some(store: Store, before: str) -> int:
             connection.execute(delete(finding).where(finding.c.analysis_id.in_(analyses)))
             connection.execute(delete(analysis).where(analysis.c.study_id == row.id))
             connection.execute(delete(instance).where(instance.c.study_id == row.id))
+            connection.execute(delete(rejection).where(rejection.c.study_instance_uid == row.study_instance_uid))
             connection.execute(delete(event).where(event.c.study_instance_uid == row.study_instance_uid))
             connection.execute(delete(study).where(study.c.id == row.id))
         return len(rows)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
@@ -43,6 +44,14 @@ study = Table(
     Column("claimed_until", Text, comment="the lease of an analysis in progress"),
     Column("alone", Boolean, nullable=False, default=False, comment="was in a batch whose process died"),
     Column("deaths", Integer, nullable=False, default=0, comment="deaths of the analysis process while alone"),
+    Column(
+        "emptied",
+        Boolean,
+        nullable=False,
+        default=False,
+        server_default=false(),
+        comment="withdrawn because every image was rejected: a further image opens it again",
+    ),
 )
 Index("study_by_state", study.c.state, study.c.last_received_at)
 Index("study_by_accession", study.c.accession_number)
@@ -150,6 +159,16 @@ destination = Table(
     Column("unreachable_since", Text),
     Column("next_attempt_at", Text),
     Column("last_error", Text),
+)
+
+rejection = Table(
+    "rejection",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("note_uid", Text, nullable=False, comment="SOP Instance UID of the rejection note"),
+    Column("received_at", Text, nullable=False),
 )
 
 pause = Table(

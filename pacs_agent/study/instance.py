@@ -8,11 +8,21 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
+# Titles of key objects that take images out, PS3.16 CID 7011.
+REJECTIONS = {
+    "113001": "rejected for quality reasons",
+    "113037": "rejected for patient safety reasons",
+    "113038": "incorrect modality worklist entry",
+    "113039": "data retention policy expired",
+}
+MAX_REJECTED = 10_000  # references kept of one rejection note
 MAX_TEXT = 1024  # characters kept of one header text; the standard's longest short text (ST) has 1024
 
 
@@ -31,6 +41,14 @@ class Region:
 
     code: Code
     modifiers: tuple[Code, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reference:
+    """An instance that another names."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +95,9 @@ class Instance:
     view_codes: tuple[Code, ...] = ()
     image_laterality: str = ""
     laterality: str = ""
+    # a rejection note's title (of `REJECTIONS`), and what it takes out
+    rejection: str = ""
+    rejects: tuple[Reference, ...] = ()
 
     def to_json(self) -> str:
         """The facts as one JSON object."""
@@ -97,6 +118,7 @@ class Instance:
             for region in raw.get("anatomic_regions", ())
         )
         raw["image_type"] = tuple(raw.get("image_type", ()))
+        raw["rejects"] = tuple(Reference(**reference) for reference in raw.get("rejects", ()))
         return cls(**raw)
 
     @classmethod
@@ -109,6 +131,7 @@ class Instance:
             has_pixel_data: whether the instance has pixel data, where *ds* was read without; None: look in *ds*.
         """
         requests = _items(ds, "RequestAttributesSequence")
+        rejection = _rejection(ds)
         if has_pixel_data is None:
             has_pixel_data = any(tag in ds for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
         return cls(
@@ -161,6 +184,8 @@ class Instance:
             view_codes=tuple(_code(item) for item in _items(ds, "ViewCodeSequence")),
             image_laterality=_text(ds, "ImageLaterality"),
             laterality=_text(ds, "Laterality"),
+            rejection=rejection,
+            rejects=tuple(islice(_evidence(ds), MAX_REJECTED)) if rejection else (),
         )
 
 
@@ -220,6 +245,22 @@ def _items(ds: Dataset, keyword: str) -> Iterator[Dataset] | tuple[Dataset, ...]
 
 def _first(items: Any, keyword: str) -> str:
     return next((text for item in items if (text := _text(item, keyword))), "")
+
+
+def _rejection(ds: Dataset) -> str:
+    """The title of a rejection note, "" of everything else."""
+    if _text(ds, "SOPClassUID") != KeyObjectSelectionDocumentStorage:
+        return ""
+    titles = (_code(item) for item in _items(ds, "ConceptNameCodeSequence"))
+    return next((title.value for title in titles if title.scheme == "DCM" and title.value in REJECTIONS), "")
+
+
+def _evidence(ds: Dataset) -> Iterator[Reference]:
+    """What a key object is about, PS3.3 C.17.6.2.1."""
+    for study in _items(ds, "CurrentRequestedProcedureEvidenceSequence"):
+        for series in _items(study, "ReferencedSeriesSequence"):
+            for item in _items(series, "ReferencedSOPSequence"):
+                yield Reference(_text(study, "StudyInstanceUID"), _text(item, "ReferencedSOPInstanceUID"))
 
 
 def _code(item: Dataset) -> Code:
