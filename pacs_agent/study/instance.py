@@ -260,7 +260,9 @@ def _evidence(ds: Dataset) -> Iterator[Reference]:
     for study in _items(ds, "CurrentRequestedProcedureEvidenceSequence"):
         for series in _items(study, "ReferencedSeriesSequence"):
             for item in _items(series, "ReferencedSOPSequence"):
-                yield Reference(_text(study, "StudyInstanceUID"), _text(item, "ReferencedSOPInstanceUID"))
+                named = Reference(_text(study, "StudyInstanceUID"), _text(item, "ReferencedSOPInstanceUID"))
+                if is_valid_uid(named.study_instance_uid) and is_valid_uid(named.sop_instance_uid):
+                    yield named
 
 
 def _code(item: Dataset) -> Code:
