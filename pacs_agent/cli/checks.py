@@ -40,7 +40,8 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
     checks = [
         Check("settings", True, str(file or "the defaults, there is no settings file")),
         _attempt("database", partial(_database, settings)),
-        _attempt("bundle", partial(_bundle, settings)),
+        _attempt("bundle", partial(_bundle, settings.model.bundle)),
+        *(_attempt(f"further bundle {name}", partial(_bundle, name)) for name in settings.model.also),
         _attempt("disk", partial(_disk, settings)),
         _attempt("port", partial(_port, settings)),
     ]
@@ -83,8 +84,8 @@ def _database(settings: Settings) -> str:
     return str(settings.database_path)
 
 
-def _bundle(settings: Settings) -> str:
-    manifest = load_bundle(settings.model.bundle).manifest
+def _bundle(name: str) -> str:
+    manifest = load_bundle(name).manifest
     state = "trained" if manifest.trained else "not trained: every finding is undetermined"
     return f"{manifest.name} {manifest.version}, hash holds, {state}"
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_,
 from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import cancel_superseded
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
+from pacs_agent.record.tables import analysis, delivery, finding, further_analysis, instance, report, study
 
 InstanceStatus = Literal["analysed", "unsupported", "ignored", "failed"]
 
@@ -109,6 +109,7 @@ def record_analysis(
     images: Sequence[InstanceResult],
     findings: Sequence[FindingRow],
     reports: Sequence[ReportRow],
+    further: Sequence[tuple[str, str, str]] = (),
 ) -> None:
     """Write a whole revision in one transaction and let the study go.
 
@@ -118,6 +119,7 @@ def record_analysis(
         images: one result for each claimed instance.
         findings: at least one.
         reports: the objects made, with their destinations.
+        further: name, version and bundle hash of further bundles, which are to see the same images.
     """
     name, version, bundle_hash = model or (None, None, None)
     with store.write() as connection:
@@ -172,6 +174,14 @@ def record_analysis(
                         report_id=report_id, destination=target, status=status, attempts=0,
                         next_attempt_at=now if status == "waiting" else None, deliver_before=deliver_before,
                         last_error=None if is_wanted else f"the study was {state} while it was analysed",
+                    )
+                )  # fmt: skip
+        if is_wanted and any(row.status == "analysed" and row.body_part for row in findings):
+            for each in further:
+                connection.execute(
+                    insert(further_analysis).values(
+                        study_id=claim.study_id, revision=claim.revision, model_name=each[0], model_version=each[1],
+                        bundle_hash=each[2], state="waiting", deaths=0,
                     )
                 )  # fmt: skip
         _finish(connection, claim)
