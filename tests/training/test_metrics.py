@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, cohen_kappa_score, recall_score, roc_auc_score
 
-from training.metrics import (
+from pacs_agent.evaluation.metrics import (
     ECE_BINS,
     FIGURES,
     OVERALL,
