@@ -1,4 +1,4 @@
-"""Judgements of models as tables for a person. Enters: figures and pairs. Leaves: headings, rows, a title. Prints nothing.
+"""Judgements of models as tables. Enters: figures and pairs. Leaves: headings, rows, a title. Prints nothing.
 
 Beside tables.py, for it needs what computes them.
 """
