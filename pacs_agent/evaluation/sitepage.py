@@ -165,11 +165,10 @@ th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px soli
 td:first-child { overflow-wrap: anywhere; }
 small { display: block; color: var(--quiet); white-space: nowrap; }
 figure { margin: 2rem 0; } figcaption { font-weight: 600; margin-bottom: .4rem; }
-svg { max-width: 100%; height: auto; font: 13px system-ui, sans-serif; }
-svg text { fill: var(--text); } svg .small { font-size: 11px; fill: var(--quiet); } svg .bold { font-weight: 600; }
-svg .middle { text-anchor: middle; } svg .end { text-anchor: end; }
-svg .faint { stroke: var(--faint); } svg .text { stroke: var(--text); } svg .line { stroke: var(--line); }
-svg .other { stroke: var(--other); } svg .dotted { stroke-dasharray: 2 4; } svg .wide { stroke-width: 3; }
+svg { max-width: 100%; height: auto; }
+.fill-text { fill: var(--text); } .fill-line { fill: var(--line); } .fill-other { fill: var(--other); }
+.fill-faint { fill: var(--faint); } .stroke-text { stroke: var(--text); } .stroke-line { stroke: var(--line); }
+.stroke-other { stroke: var(--other); } .stroke-faint { stroke: var(--faint); }
 @media print {
   body { font-size: 10pt; margin: 0; max-width: none; } table { font-size: 8pt; } h2 { margin-top: 1.2rem; }
   figure, tr, .verdict { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; }
