@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
 from pacs_agent import __version__
-from pacs_agent.analyse.bundle import Bundle, load_bundle
+from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
@@ -60,7 +60,7 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
-        also = further_bundles(settings, bundle)
+        also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         store = self._store = Store.open(settings.database_path)
@@ -317,23 +317,6 @@ class Daemon:
             files += self._outbox.remove(retaining.forget_objects(self._store, days_ago(retention.objects_days)))
         rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
         log.info("retention", files=files, studies=rows)
-
-
-def further_bundles(settings: Settings, live: Bundle) -> list[Bundle]:
-    """The bundles of `[model] also`, checked.
-
-    Raises:
-        BundleError: one cannot be used, or is another of them: nothing could tell their findings apart.
-    """
-    found = [live]
-    for name in settings.model.also:
-        bundle = load_bundle(name)
-        if bundle.identity in [each.identity for each in found]:
-            raise BundleError(
-                f"bundle {name} of [model] also: {bundle.manifest.name} {bundle.manifest.version} runs already"
-            )
-        found.append(bundle)
-    return found[1:]
 
 
 def _bound_arenas() -> None:

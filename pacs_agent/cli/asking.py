@@ -117,7 +117,7 @@ def sql(
 ) -> None:
     """A read-only query; a write is refused by the database.
 
-    The views: results, analyses, image_results, deliveries, events.
+    The views: results, analyses, image_results, deliveries, events, truth.
 
     Example: pacs-agent sql "SELECT body_part, COUNT(*) FROM results GROUP BY 1"
     """
