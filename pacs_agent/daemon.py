@@ -17,16 +17,18 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
 from pacs_agent import __version__
-from pacs_agent.analyse.bundle import load_bundle
+from pacs_agent.analyse.bundle import load_bundle, load_further
+from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
-from pacs_agent.errors import PacsAgentError, StationError
+from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import claiming, delivering, retaining
+from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.report.sr import Equipment
@@ -58,6 +60,7 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
+        also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         store = self._store = Store.open(settings.database_path)
@@ -76,6 +79,14 @@ class Daemon:
         )
         self._listener = Listener(settings.listener, self._inbox)
         self._process = AnalysisProcess.of(bundle, settings.model)
+        self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
+        self._further = [
+            FurtherStation(store=store, data_dir=data_dir, bundle=each, process=process)
+            for each, process in zip(also, self._further_processes, strict=True)
+        ]
+        further = [station.model for station in self._further]
+        if count := forget_further(store, further):
+            log.warning("what waited for further bundles that are no longer configured is given up", count=count)
         self._station = AnalysisStation(
             store=store,
             data_dir=data_dir,
@@ -87,6 +98,7 @@ class Daemon:
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,
+            further=further,
         )
         self._senders = [
             Sender(
@@ -134,11 +146,17 @@ class Daemon:
     def _start_parts(self) -> None:
         started = threading.Event()
         self._threads.append(threading.Thread(target=self._analyse, args=(started,), name="analysis"))
+        all_started = [started]
+        for station, process in zip(self._further, self._further_processes, strict=True):
+            all_started.append(threading.Event())
+            arguments = (station, process, all_started[-1])
+            self._threads.append(threading.Thread(target=self._compare, args=arguments, name="further bundle"))
         for sender in self._senders:
             self._threads.append(threading.Thread(target=self._guarded, args=(sender.run,), name="delivery"))
         for thread in self._threads:
             thread.start()
-        started.wait()
+        for each in all_started:
+            each.wait()
         if self._failure:
             raise self._failure
         try:
@@ -190,7 +208,8 @@ class Daemon:
         # What is still in hand ends, and is tried again after the next start.
         for sender in self._senders:
             sender.abort()
-        self._process.stop()
+        for process in (self._process, *self._further_processes):
+            process.stop()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()  # each has at most one transaction left, which SQLite bounds
@@ -209,6 +228,19 @@ class Daemon:
         finally:
             started.set()
         self._guarded(self._station.run)
+
+    def _compare(self, station: FurtherStation, process: AnalysisProcess, started: threading.Event) -> None:
+        """The thread that owns the analysis process of a further bundle."""
+        try:
+            process.start()
+        except WorkerUnavailableError as error:  # may pass; the live one does not wait for it
+            log.error("a further bundle waits", model=station.model[0], reason=str(error))
+        except BundleError as error:
+            self._failure = error
+            return
+        finally:
+            started.set()
+        station.run(self._stop)
 
     def _guarded(self, run: Callable[[threading.Event], None]) -> None:
         """A station that ends by an error ends the daemon: a supervisor restarts it, silence would not be noticed."""
@@ -268,6 +300,7 @@ class Daemon:
             device=self._process.device,
             worker_pid=self._process.pid,
             problem=self._station.problem,
+            further_problem=next((f"{each.model[0]}: {each.problem}" for each in self._further if each.problem), None),
         )
 
     def _each_night(self) -> None:

@@ -232,6 +232,7 @@ class Model(_Section):
     """The model and how it runs."""
 
     bundle: str = "demonstration"
+    also: tuple[str, ...] = Field((), description="further bundles: recorded, never reported")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     batch_images: int = Field(32, ge=1, le=1024)
     batch_studies: int = Field(16, ge=1, le=1024)

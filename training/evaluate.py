@@ -20,11 +20,7 @@ from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
 from pacs_agent.analyse.guard import GuardVerdict
 from pacs_agent.analyse.pixels import model_input, read_picture
 from pacs_agent.errors import PixelsError
-from training.anchors import ANCHORS, Level, Verdict, is_official_valid, judge
-from training.cache import MAX_PIXELS
-from training.errors import TrainingError
-from training.lesions import ByLesion, by_lesion, read_lesions
-from training.metrics import (
+from pacs_agent.evaluation.metrics import (
     ECE_BINS,
     FIGURES,
     OVERALL,
@@ -36,6 +32,10 @@ from training.metrics import (
     draw_patients,
     measure,
 )
+from training.anchors import ANCHORS, Level, Verdict, is_official_valid, judge
+from training.cache import MAX_PIXELS
+from training.errors import TrainingError
+from training.lesions import ByLesion, by_lesion, read_lesions
 from training.mura import Image, SplitName, data_root, fingerprint, read_split
 from training.phantoms import is_phantoms
 from training.studies import studies_of

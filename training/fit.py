@@ -19,6 +19,7 @@ from torch import Tensor
 from pacs_agent.analyse.ensemble import describe, normalised, resolve_device, use_available_cores
 from pacs_agent.analyse.network import GatedEnsemble, build_network
 from pacs_agent.errors import BundleError
+from pacs_agent.evaluation.metrics import draw_patients, measure
 from training.cache import alone
 from training.calibrate import calibrated, fit_calibration, fit_thresholds
 from training.checkpoint import read_tensors, write_json, write_tensors
@@ -26,7 +27,6 @@ from training.errors import TrainingError
 from training.gate import fit_gates
 from training.guard import fit_guard
 from training.member import BEST, EVALUATION_BATCH, Task, train_member
-from training.metrics import draw_patients, measure
 from training.mura import PARTS
 from training.preset import Preset
 from training.run import ENSEMBLE, RESULT, Run, open_run

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from pacs_agent.evaluation.metrics import Figure, Floats, Scored, measure_group
 from training.errors import TrainingError
-from training.metrics import Figure, Floats, Scored, measure_group
 from training.mura import Image
 from training.phantoms import RECORD_NAME
 

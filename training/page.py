@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from pacs_agent.evaluation.metrics import FIGURES, OVERALL, Figure, Group
 from training.anchors import ANCHORS, Anchor, Level
 from training.errors import TrainingError
 from training.evaluate import LEVELS, Evaluation, fewer_resamples, metrics_json, unreadable_names
-from training.metrics import FIGURES, OVERALL, Figure, Group
 from training.plots import plots
 
 METRICS_NAME: Final = "metrics.json"

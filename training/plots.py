@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pacs_agent.evaluation.metrics import OVERALL, reliability, roc_curve
 from training.anchors import ANCHORS, Level
 from training.evaluate import LEVELS, Evaluation
-from training.metrics import OVERALL, Floats, Scored, reliability
 
 _PART_COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8f00")
 """Okabe and Ito's, told apart by colour-blind eyes; the last darkened to be seen on white."""
@@ -81,14 +81,14 @@ def _roc(axes: Axes, evaluation: Evaluation, level: Level, ink: _Ink) -> None:
         [item for item in groups.items() if item[0] != OVERALL], _PART_COLOURS, strict=False
     ):
         axes.plot(
-            *_roc_curve(scored.of(scored.parts == name)),
+            *roc_curve(scored.of(scored.parts == name)),
             color=colour,
             linewidth=1,
             label=f"{name} {_number(group.figures['auroc'].value)}",
         )
     overall = groups[OVERALL].figures
     label = f"overall {_number(overall['auroc'].value)}"
-    axes.plot(*_roc_curve(scored), color=ink.text, linewidth=2.2, label=label)
+    axes.plot(*roc_curve(scored), color=ink.text, linewidth=2.2, label=label)
     sensitivity, specificity = overall["sensitivity"].value, overall["specificity"].value
     if sensitivity is not None and specificity is not None:
         axes.plot(1 - specificity, sensitivity, "o", color=ink.text, markersize=8, label="at the thresholds")
@@ -155,18 +155,6 @@ def _kappa(axes: Axes, evaluation: Evaluation, level: Level, ink: _Ink) -> None:
     )
     axes.set_xticks(range(len(groups)), list(groups), rotation=35, ha="right", rotation_mode="anchor")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
-
-
-def _roc_curve(scored: Scored) -> tuple[Floats, Floats]:
-    """Share of normals and of abnormals above each threshold; empty of one class."""
-    positive, negative = int(scored.labels.sum()), int((~scored.labels).sum())
-    if not positive or not negative:
-        return np.zeros(0), np.zeros(0)
-    order = np.argsort(-scored.probabilities, kind="stable")
-    labels, probabilities = scored.labels[order], scored.probabilities[order]
-    last = np.r_[np.flatnonzero(np.diff(probabilities)), len(labels) - 1]  # of each run of equal probabilities
-    hits = np.cumsum(labels)[last]
-    return np.r_[0.0, (last + 1 - hits) / negative], np.r_[0.0, hits / positive]
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Scored, figure_values, study_means
+from pacs_agent.evaluation.metrics import Scored, figure_values, study_means
 from training.mura import Image
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -209,6 +209,26 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     except BundleError as error:
         raise BundleError(f"bundle {text}: {error}") from error
     return Bundle(path, manifest, weights_path)
+
+
+def load_further(names: Sequence[str], live: Bundle) -> list[Bundle]:
+    """The bundles that run beside the live one, each checked as that is.
+
+    Raises:
+        BundleError: one cannot be used, or is another of them: nothing could tell their findings apart.
+    """
+    found = [live]
+    for name in names:
+        bundle = load_bundle(name)
+        if any(_told_by(bundle) == _told_by(other) for other in found):
+            manifest = bundle.manifest
+            raise BundleError(f"bundle {name} of [model] also: {manifest.name} {manifest.version} runs already")
+        found.append(bundle)
+    return found[1:]
+
+
+def _told_by(bundle: Bundle) -> tuple[str, str, str]:
+    return bundle.manifest.name, bundle.manifest.version, bundle.manifest.weights_sha256
 
 
 def write_bundle(folder: Path, fields: Mapping[str, Any], weights: Path) -> Bundle:

@@ -74,6 +74,7 @@ class AnalysisStation:
         discard_unrecorded: removes objects whose analysis could not be recorded; they are made again.
         batch_studies: studies claimed at a time.
         lease_s: how long a claim holds.
+        further: name, version and hash of the bundles that see the same images afterwards (further.py).
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class AnalysisStation:
         discard_unrecorded: Callable[[], None],
         batch_studies: int,
         lease_s: float,
+        further: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self._store = store
         self._data_dir = data_dir
@@ -100,6 +102,7 @@ class AnalysisStation:
         self._discard_unrecorded = discard_unrecorded
         self._batch_studies = batch_studies
         self._lease_s = lease_s
+        self._further = further
         self.problem: str | None = None  # why studies wait, where that is nobody's fault
 
     def run(self, stop: threading.Event, idle_s: float = 0.2) -> None:
@@ -224,6 +227,7 @@ class AnalysisStation:
                     images=[*plan.results, *_results(plan, findings)],
                     findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
                     reports=reports,
+                    further=self._further,
                 )
             except Exception as error:
                 if _is_shortage(error):

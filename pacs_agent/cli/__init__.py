@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
 from pacs_agent import __version__
-from pacs_agent.cli import asking, deciding, offline, running
+from pacs_agent.cli import asking, deciding, evaluating, offline, running
 from pacs_agent.cli.printing import line, note
 from pacs_agent.errors import (
     DatabaseError,
@@ -34,18 +34,23 @@ INTERRUPTED = 130  # as a shell reports SIGINT
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 model_app = typer.Typer()
+truth_app = typer.Typer()
 
 for command in (
     *(running.serve, running.demo, running.init, running.check, running.send),
     *(asking.results, asking.show, asking.status, asking.sql),
     *(deciding.pause, deciding.resume, deciding.reanalyse, deciding.retry),
     *(deciding.accept, deciding.withdraw, deciding.release),
+    *(evaluating.compare, evaluating.site_report),
     offline.predict,
 ):
     app.command()(command)
 app.add_typer(model_app, name="model")
 model_app.command("info")(offline.model_info)
 model_app.command("verify")(offline.model_verify)
+app.add_typer(truth_app, name="truth")
+truth_app.command("import")(evaluating.truth_import)
+truth_app.command("list")(evaluating.truth_list)
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,6 +78,14 @@ def _model() -> None:
     """What a model bundle is, and whether its hash holds.
 
     Example: pacs-agent model info demonstration
+    """
+
+
+@truth_app.callback()
+def _truth() -> None:
+    """What the site knows to be true of its studies.
+
+    Example: pacs-agent truth import reviewed.csv
     """
 
 

@@ -117,7 +117,7 @@ def sql(
 ) -> None:
     """A read-only query; a write is refused by the database.
 
-    The views: results, analyses, image_results, deliveries, events.
+    The views: results, analyses, image_results, deliveries, events, truth.
 
     Example: pacs-agent sql "SELECT body_part, COUNT(*) FROM results GROUP BY 1"
     """
@@ -129,7 +129,7 @@ def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) 
 
     printing.line(f"Study {uid}\n")
     printing.table(*tables.results_table(story["results"], "Results"))
-    if len({row["revision"] for row in story["analyses"]}) > 1:
+    if len({(row["revision"], row["role"], row["bundle_hash"]) for row in story["analyses"]}) > 1:
         printing.table(*tables.revisions_table(story["analyses"]))
     printing.table(*tables.instances_table(story["instances"], story["results"]))
     if len({tuple(row.values())[1:] for row in story["identities"]}) > 1:  # not where it was corrected since
@@ -170,6 +170,8 @@ def _print_condition(found: "Condition") -> None:
         )
         worker = f"pid {pid}" if (pid := found.daemon.get("worker_pid")) else "not running"
         printing.line(f"worker: on {found.daemon['device']}, {worker}")
+        if waits := found.daemon.get("further_problem"):
+            printing.line(f"a further bundle waits: {waits}")
     printing.line(f"disk: {found.free_mb} MB free, the floor is {found.min_free_mb} MB")
     for target in found.destinations:
         address = f"{target['ae_title']}@{target['host']}:{target['port']}"

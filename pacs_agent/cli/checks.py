@@ -15,7 +15,7 @@ from pathlib import Path
 from pydicom.uid import UID
 from sqlalchemy.exc import DBAPIError
 
-from pacs_agent.analyse.bundle import load_bundle
+from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.deliver.association import association, client_tls, echo, why_not_established
 from pacs_agent.errors import OutOfResourcesError, PacsAgentError
 from pacs_agent.presence import running_state
@@ -44,6 +44,8 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
         _attempt("disk", partial(_disk, settings)),
         _attempt("port", partial(_port, settings)),
     ]
+    if settings.model.also:
+        checks.append(_attempt("further bundles", partial(_further, settings)))
     if settings.listener.tls:
         checks.append(_attempt("listener: TLS", partial(_tls, settings.listener.tls, server_tls)))
     for target in settings.destination:
@@ -87,6 +89,11 @@ def _bundle(settings: Settings) -> str:
     manifest = load_bundle(settings.model.bundle).manifest
     state = "trained" if manifest.trained else "not trained: every finding is undetermined"
     return f"{manifest.name} {manifest.version}, hash holds, {state}"
+
+
+def _further(settings: Settings) -> str:
+    found = load_further(settings.model.also, load_bundle(settings.model.bundle))
+    return "hash holds: " + ", ".join(f"{each.manifest.name} {each.manifest.version}" for each in found)
 
 
 def _disk(settings: Settings) -> str:

@@ -53,6 +53,13 @@ def found(result: QueryResult, form: Format) -> None:
         table(result.columns, [[cell(value) for value in row] for row in result.rows])
 
 
+def rows(records: Sequence[dict[str, Any]]) -> None:
+    """Records of the same columns as CSV; at least one."""
+    writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Rows for a person, then a blank line; the last column is folded to the terminal, without one a row is a line."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)

@@ -36,7 +36,8 @@ def results_table(records: Sequence[Record], title: str | None = None) -> TextTa
 def revisions_table(records: Sequence[Record]) -> TextTable:
     """Rows of `analyses`: every revision of one study."""
     headings = (
-        "revision", "analysed (UTC)", "body part", "laterality", "finding", "probability", "images", "model", "reason",
+        "revision", "analysed (UTC)", "body part", "laterality", "finding", "probability", "images", "model", "role",
+        "reason",
     )  # fmt: skip
     rows = [
         (
@@ -46,6 +47,7 @@ def revisions_table(records: Sequence[Record]) -> TextTable:
             probability(record["abnormal_probability"], record["finding"]),
             _images(record),
             " ".join(_cells(record, "model_name", "model_version")).strip(),
+            record["role"],
             cell(record["reason"]),
         )
         for record in records

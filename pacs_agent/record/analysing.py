@@ -11,7 +11,7 @@ from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import cancel_superseded
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
+from pacs_agent.record.tables import analysis, delivery, finding, further_analysis, instance, report, study
 
 # By a rejection note; the images of a study that a person withdrew are out as long as it is.
 _IS_REJECTED = and_(instance.c.status == "rejected", func.coalesce(instance.c.reason, "") != WITHDRAWN)
@@ -112,6 +112,7 @@ def record_analysis(
     images: Sequence[InstanceResult],
     findings: Sequence[FindingRow],
     reports: Sequence[ReportRow],
+    further: Sequence[tuple[str, str, str]] = (),
 ) -> None:
     """Write a whole revision in one transaction and let the study go.
 
@@ -121,6 +122,7 @@ def record_analysis(
         images: one result for each claimed instance.
         findings: at least one.
         reports: the objects made, with their destinations.
+        further: name, version and bundle hash of further bundles, which are to see the same images.
     """
     name, version, bundle_hash = model or (None, None, None)
     with store.write() as connection:
@@ -182,6 +184,14 @@ def record_analysis(
                         report_id=report_id, destination=target, status=status, attempts=0,
                         next_attempt_at=now if status == "waiting" else None, deliver_before=deliver_before,
                         last_error=None if is_wanted else why_not,
+                    )
+                )  # fmt: skip
+        if is_wanted and any(row.status == "analysed" and row.body_part for row in findings):
+            for each in further:
+                connection.execute(
+                    insert(further_analysis).values(
+                        study_id=claim.study_id, revision=claim.revision, model_name=each[0], model_version=each[1],
+                        bundle_hash=each[2], state="waiting", deaths=0,
                     )
                 )  # fmt: skip
         _finish(connection, claim)

@@ -3,7 +3,19 @@
 from sqlalchemy import Select, delete, select, update
 
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, event, finding, instance, rejection, report, study
+from pacs_agent.record.tables import (
+    analysis,
+    delivery,
+    event,
+    finding,
+    further_analysis,
+    further_finding,
+    instance,
+    rejection,
+    report,
+    site_truth,
+    study,
+)
 
 _FINISHED = ("analysed", "withdrawn")
 STUDIES_AT_A_TIME = 100
@@ -72,6 +84,10 @@ def _forget_some(store: Store, before: str) -> int:
             connection.execute(delete(report).where(report.c.analysis_id.in_(analyses)))
             connection.execute(delete(finding).where(finding.c.analysis_id.in_(analyses)))
             connection.execute(delete(analysis).where(analysis.c.study_id == row.id))
+            further = select(further_analysis.c.id).where(further_analysis.c.study_id == row.id)
+            connection.execute(delete(further_finding).where(further_finding.c.further_analysis_id.in_(further)))
+            connection.execute(delete(further_analysis).where(further_analysis.c.study_id == row.id))
+            connection.execute(delete(site_truth).where(site_truth.c.study_id == row.id))
             connection.execute(delete(instance).where(instance.c.study_id == row.id))
             connection.execute(delete(rejection).where(rejection.c.study_instance_uid == row.study_instance_uid))
             connection.execute(delete(event).where(event.c.study_instance_uid == row.study_instance_uid))

@@ -189,6 +189,52 @@ event = Table(
     Column("detail", Text),
 )
 
+# What further bundles say of a revision: beside `analysis`, so that nothing that reports or delivers can meet it.
+further_analysis = Table(
+    "further_analysis",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("model_name", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("bundle_hash", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="waiting | analysed | failed"),
+    Column("deaths", Integer, nullable=False, default=0, comment="of the analysis process of its bundle, on this"),
+    Column("reason", Text),
+    Column("analysed_at", Text),
+    UniqueConstraint("study_id", "revision", "model_name", "model_version", "bundle_hash"),
+)
+Index("further_analysis_in_turn", further_analysis.c.state, further_analysis.c.deaths, further_analysis.c.id)
+
+further_finding = Table(
+    "further_finding",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("further_analysis_id", ForeignKey("further_analysis.id"), nullable=False, index=True),
+    Column("body_part", Text),
+    Column("laterality", Text),
+    Column("finding", Text),
+    Column("abnormal_probability", Float),
+    Column("threshold", Float),
+    Column("image_count", Integer, nullable=False),
+    Column("images_analysed", Integer, nullable=False),
+    Column("reason", Text),
+)
+
+site_truth = Table(
+    "site_truth",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False),
+    Column("body_part", Text, nullable=False),
+    Column("laterality", Text, nullable=False, comment="empty: not stated"),
+    Column("label", Text, nullable=False, comment="normal | abnormal"),
+    Column("file", Text, nullable=False),
+    Column("imported_at", Text, nullable=False),
+    UniqueConstraint("study_id", "body_part", "laterality"),
+)
+
 installation = Table(
     "installation",
     metadata,

@@ -1,4 +1,4 @@
-"""The five views: the public face of the database. Their columns are a promise; docs/sql.md tells what they mean."""
+"""The views: the public face of the database. Their columns are a promise; docs/sql.md tells what they mean."""
 
 _OBJECTS = "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id"
 
@@ -40,12 +40,13 @@ CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
 _LATEST = "(SELECT MAX(revision) FROM analysis WHERE study_id = s.id)"
 
 
-def _analyses(open_state: str, rest: str) -> str:
+def _analyses(open_state: str, rest: str, more: str = "") -> str:
     """One row a finding.
 
     Args:
         open_state: SQL that is true where the study's own state and reason stand over those of the row's analysis.
         rest: joins, from `study s` to `analysis a`.
+        more: further columns.
     """
     return f"""
 SELECT
@@ -62,7 +63,7 @@ SELECT
   s.station_name, s.manufacturer, s.manufacturer_model_name, s.received_at, a.analysed_at,
   CASE WHEN (NOT ({open_state}) OR s.state = 'held') AND {_OWN_STATUS} = 'delivered'
     THEN (SELECT MAX(d.delivered_at) {_OBJECTS}) END AS delivered_at,
-  r.sop_instance_uid AS report_sop_instance_uid
+  r.sop_instance_uid AS report_sop_instance_uid{more}
 FROM study s
 {rest}
 LEFT JOIN finding f ON f.analysis_id = a.id
@@ -70,14 +71,31 @@ LEFT JOIN report r ON r.id = (SELECT MIN(id) FROM report WHERE analysis_id = a.i
 """  # noqa: S608 - constants only
 
 
+# What further bundles found, in the columns of `analyses`: it has no report and goes nowhere.
+_FURTHER = """
+SELECT
+  s.study_instance_uid, s.accession_number, s.patient_id, s.study_date, s.calling_ae_title, f.body_part, f.laterality,
+  CASE WHEN s.state = 'withdrawn' THEN s.state ELSE a.state END,
+  f.finding, f.abnormal_probability, f.threshold, COALESCE(f.image_count, 0), COALESCE(f.images_analysed, 0),
+  a.model_name, a.model_version, a.bundle_hash, a.revision, COALESCE(a.reason, f.reason),
+  s.station_name, s.manufacturer, s.manufacturer_model_name, s.received_at, a.analysed_at, NULL, NULL, 'further'
+FROM further_analysis a
+JOIN study s ON s.id = a.study_id
+LEFT JOIN further_finding f ON f.further_analysis_id = a.id
+WHERE a.state <> 'waiting'
+"""
+
 VIEWS: dict[str, str] = {
     "results": _analyses(
         "s.state <> 'analysed'", f"LEFT JOIN analysis a ON a.study_id = s.id AND a.revision = {_LATEST}"
     ),
     # An earlier revision keeps what became of it, whatever the study is in now.
     "analyses": _analyses(
-        f"(s.state <> 'analysed' AND a.revision = {_LATEST})", "JOIN analysis a ON a.study_id = s.id"
-    ),
+        f"(s.state <> 'analysed' AND a.revision = {_LATEST})",
+        "JOIN analysis a ON a.study_id = s.id",
+        ", 'live' AS role",
+    )
+    + f"UNION ALL{_FURTHER}",
     "image_results": """
 SELECT s.study_instance_uid, i.series_instance_uid, i.sop_instance_uid, i.body_part, i.body_part_source,
   i.laterality, i.laterality_source, json_extract(i.facts, '$.view_position') AS view_position, i.status,
@@ -102,6 +120,11 @@ JOIN analysis a ON a.id = r.analysis_id
 JOIN study s ON s.id = a.study_id
 LEFT JOIN delivery d ON d.report_id = r.id
 LEFT JOIN destination t ON t.name = d.destination
+""",
+    "truth": """
+SELECT s.study_instance_uid, s.accession_number, t.body_part, NULLIF(t.laterality, '') AS laterality, t.label, t.file,
+  t.imported_at
+FROM site_truth t JOIN study s ON s.id = t.study_id
 """,
     "events": "SELECT at, study_instance_uid, sop_instance_uid, event, detail FROM event ORDER BY id",
 }

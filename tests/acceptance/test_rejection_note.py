@@ -1,6 +1,5 @@
 """Rejection notes over a real association, to a real daemon."""
 
-
 import pytest
 from keyobjects import REJECTED_FOR_QUALITY, key_object
 from peers import DaemonProcess, free_port, wait_for, write_config

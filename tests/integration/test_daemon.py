@@ -1,5 +1,6 @@
 """The composition root: a part that cannot start takes the others with it, a part that fails is never silent."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from peers import answers_echo, wait_for
 
+from pacs_agent.analyse.bundle import SHIPPED
 from pacs_agent.daemon import Daemon
-from pacs_agent.errors import BundleError, PacsAgentError, StationError
+from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.settings import Settings
 
 
@@ -51,6 +53,47 @@ def test_analysis_that_cannot_start_is_told(daemon: Daemon, monkeypatch: pytest.
     with pytest.raises(type(error), match=str(error)):
         daemon.start()
     assert not left(daemon)
+
+
+@pytest.fixture
+def comparing(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with a further bundle, whose processes are not started."""
+    shutil.copytree(SHIPPED / "demonstration", tmp_path / "candidate")
+    manifest = tmp_path / "candidate" / "model.json"
+    manifest.write_text(manifest.read_text().replace('"name": "demonstration"', '"name": "candidate"'))
+    model = {"also": [str(tmp_path / "candidate")]}
+    made = Daemon(Settings(agent={"data_dir": tmp_path / "data"}, listener={"port": 0}, model=model))
+    yield made
+    if any(thread.is_alive() for thread in made._threads):
+        made.stop()
+
+
+def test_further_bundle_that_cannot_run_is_refused_at_start(comparing: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its process says of the bundle ends the start, as for the live one; nothing is left running."""
+
+    def fail() -> None:
+        raise BundleError("bundle candidate: its network cannot be built")
+
+    monkeypatch.setattr(comparing._further_processes[0], "start", fail)
+    with pytest.raises(BundleError, match="its network cannot be built"):
+        comparing.start()
+    assert not left(comparing)
+
+
+def test_further_bundle_whose_process_is_away_holds_nothing_up(
+    comparing: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon starts and answers; why the further bundle waits stands in its log."""
+
+    def fail() -> None:
+        raise WorkerUnavailableError("no memory")
+
+    monkeypatch.setattr(comparing._further_processes[0], "start", fail)
+    comparing.start()
+    assert answers_echo(comparing.port, "PACS_AGENT")
+    assert comparing._failure is None
+    comparing.stop()
+    assert not left(comparing)
 
 
 def test_unforeseen_error_in_a_job_of_the_schedule_stops_the_daemon(daemon: Daemon) -> None:

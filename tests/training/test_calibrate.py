@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from pacs_agent.evaluation.metrics import figure_values
 from training.calibrate import best_threshold, calibrated, fit_calibration, fit_thresholds
-from training.metrics import figure_values
 from training.preset import ThresholdRule
 from training.studies import Studies
 

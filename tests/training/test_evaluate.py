@@ -18,11 +18,11 @@ import training.evaluate
 from pacs_agent.analyse.bundle import Bundle, Calibration, Thresholds, load_bundle
 from pacs_agent.analyse.ensemble import Ensemble
 from pacs_agent.analyse.pixels import model_input, read_picture
+from pacs_agent.evaluation.metrics import FIGURES, OVERALL
 from training.anchors import CARD, VALID_IMAGES, VALID_STUDIES, is_official_valid, judge
 from training.cli import main
 from training.evaluate import Evaluation, Predicted, evaluate, metrics_json, predict_images, score
 from training.export import seed_bundle
-from training.metrics import FIGURES, OVERALL
 from training.mura import Image, read_split
 from training.page import page, table, write_evaluation
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, cohen_kappa_score, recall_score, roc_auc_score
+from sklearn.metrics import brier_score_loss, cohen_kappa_score, precision_score, recall_score, roc_auc_score
 
-from training.metrics import (
+from pacs_agent.evaluation.metrics import (
     ECE_BINS,
     FIGURES,
     OVERALL,
@@ -12,6 +12,7 @@ from training.metrics import (
     draw_patients,
     figure_values,
     measure,
+    measure_mean,
     reliability,
     study_means,
 )
@@ -173,3 +174,18 @@ def test_reliability_counts_each_once() -> None:
     assert probability[[0, 9]] == pytest.approx([0.025, 0.975])
     assert abnormal[[0, 9]].tolist() == [1.0, 0.5]
     assert np.isnan(probability[1:9]).all()
+
+
+def test_predictive_value_and_mean_are_those_of_scikit_learn_and_numpy() -> None:
+    """PPV equals precision; a mean has the interval of means over the same drawn patients."""
+    scored = some(200, 25, 6)
+    draws = draw_patients(25, 60, seed=4)
+    ppv = measure(scored, draws, ("ppv",))[OVERALL].figures["ppv"]
+    assert ppv.value == pytest.approx(precision_score(scored.labels, scored.called))
+    mean = measure_mean(scored.probabilities, scored.patients, draws)
+    means = [
+        scored.probabilities[np.repeat(np.arange(200), draw[scored.patients].astype(int))].mean() for draw in draws
+    ]
+    assert mean.value == pytest.approx(scored.probabilities.mean())
+    assert (mean.low, mean.high) == pytest.approx(tuple(np.percentile(means, (2.5, 97.5))))
+    assert measure_mean(np.zeros(0), np.zeros(0, dtype=np.int64), draw_patients(0)).value is None

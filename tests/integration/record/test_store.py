@@ -30,12 +30,13 @@ RESULTS = (
 )
 VIEWS = {
     "results": RESULTS,
-    "analyses": RESULTS,
+    "analyses": f"{RESULTS}, role",
     "image_results": "study_instance_uid, series_instance_uid, sop_instance_uid, body_part, body_part_source, "
     "laterality, laterality_source, view_position, status, abnormal_probability, member_probabilities, reason",
     "deliveries": "study_instance_uid, sop_instance_uid, object, destination, status, attempts, last_status, "
     "last_error, next_attempt_at, delivered_at, committed_at",
     "events": "at, study_instance_uid, sop_instance_uid, event, detail",
+    "truth": "study_instance_uid, accession_number, body_part, laterality, label, file, imported_at",
 }
 
 
@@ -51,7 +52,7 @@ def test_migration_makes_exactly_the_tables(store: Store) -> None:
 
 
 def test_views_have_the_columns_of_the_contract(store: Store) -> None:
-    """Names and order of each of the five."""
+    """Names and order of each of the five, `role` at the end of `analyses`, and of `truth`."""
     for name, columns in VIEWS.items():
         assert ", ".join(query(store.path, f"SELECT * FROM {name}").columns) == columns
     found = query(store.path, "SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY name").rows

@@ -281,4 +281,5 @@ def test_one_study_is_found_by_an_index(record: Record, view: str) -> None:
     for condition in conditions:
         with record.read() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE {condition}").all()
-        assert [row.detail for row in plan if row.detail.startswith("SCAN")] == []
+        # The rows of a compound view are read one by one, once each half has found them by its index.
+        assert {row.detail for row in plan if row.detail.startswith("SCAN")} <= {f"SCAN {view}"}

@@ -1,4 +1,6 @@
-"""Outages on the destination's row, what a study was held for, rejection notes, indexes of a record that has grown."""
+"""A destination's outage on its own row, what a study was held for, rejection notes, the indexes of a record that has
+grown; what further bundles say, and what a site knows to be true.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add columns and exchange indexes; no row changes."""
+    """Add columns and tables, and exchange indexes; no row changes."""
     for name in ("unreachable_since", "next_attempt_at", "last_error"):
         op.add_column("destination", sa.Column(name, sa.Text(), nullable=True))
     op.add_column("study", sa.Column("disagreement", sa.Text(), nullable=True))
@@ -26,3 +28,51 @@ def upgrade() -> None:
     op.create_index("delivery_in_turn", "delivery", ["destination", "status", "attempts"], unique=False)
     op.create_index("instance_by_path", "instance", ["path"], unique=False)
     op.create_index("study_by_receipt", "study", ["received_at"], unique=False)
+    op.create_table(
+        "further_analysis",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("model_name", sa.Text(), nullable=False),
+        sa.Column("model_version", sa.Text(), nullable=False),
+        sa.Column("bundle_hash", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("deaths", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("analysed_at", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["study_id"], ["study.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("study_id", "revision", "model_name", "model_version", "bundle_hash"),
+    )
+    op.create_index("further_analysis_in_turn", "further_analysis", ["state", "deaths", "id"], unique=False)
+    op.create_table(
+        "further_finding",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("further_analysis_id", sa.Integer(), nullable=False),
+        sa.Column("body_part", sa.Text(), nullable=True),
+        sa.Column("laterality", sa.Text(), nullable=True),
+        sa.Column("finding", sa.Text(), nullable=True),
+        sa.Column("abnormal_probability", sa.Float(), nullable=True),
+        sa.Column("threshold", sa.Float(), nullable=True),
+        sa.Column("image_count", sa.Integer(), nullable=False),
+        sa.Column("images_analysed", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["further_analysis_id"], ["further_analysis.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        op.f("ix_further_finding_further_analysis_id"), "further_finding", ["further_analysis_id"], unique=False
+    )
+    op.create_table(
+        "site_truth",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("body_part", sa.Text(), nullable=False),
+        sa.Column("laterality", sa.Text(), nullable=False),
+        sa.Column("label", sa.Text(), nullable=False),
+        sa.Column("file", sa.Text(), nullable=False),
+        sa.Column("imported_at", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["study_id"], ["study.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("study_id", "body_part", "laterality"),
+    )

@@ -4,7 +4,7 @@ A resample draws as many patients as there are, with replacement, and takes ever
 parts: images of one patient are not independent. Never reads a file, never decides a threshold, never draws.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIGURES: Final = ("accuracy", "kappa", "auroc", "sensitivity", "specificity", "ece", "brier")
+EVERY_FIGURE: Final = (*FIGURES, "ppv")
 OVERALL: Final = "overall"
 ECE_BINS: Final = 15
 RESAMPLES: Final = 1000
@@ -96,40 +97,56 @@ def draw_patients(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> F
     return np.bincount(drawn.ravel(), minlength=resamples * patients).reshape(resamples, patients).astype(np.float64)
 
 
-def measure(scored: Scored, draws: Floats) -> dict[str, Group]:
+def measure(scored: Scored, draws: Floats, names: Sequence[str] = FIGURES) -> dict[str, Group]:
     """Every figure, overall and for each part that occurs.
 
     Args:
         scored: of one level.
         draws: of `draw_patients`: one set for all levels, so that they resample alike.
+        names: some of `EVERY_FIGURE`.
 
     Returns:
         By `overall`, then by the parts' names in order.
     """
-    groups = {OVERALL: measure_group(scored, draws)}
+    groups = {OVERALL: measure_group(scored, draws, names)}
     for part in np.unique(scored.parts):
-        groups[str(part)] = measure_group(scored.of(scored.parts == part), draws)
+        groups[str(part)] = measure_group(scored.of(scored.parts == part), draws, names)
     return groups
 
 
-def measure_group(scored: Scored, draws: Floats) -> Group:
-    """Every figure of one group, with its interval over *draws*."""
+def measure_group(scored: Scored, draws: Floats, names: Sequence[str] = FIGURES) -> Group:
+    """The figures of one group, with its interval over *draws*."""
     whole = _figures(scored, np.ones((1, draws.shape[1])))
     chunks = [_figures(scored, draws[start : start + CHUNK]) for start in range(0, len(draws), CHUNK)]
     figures = {}
-    for name in FIGURES:
-        valid = np.concatenate([np.zeros(0), *(chunk[name] for chunk in chunks)])
-        valid = valid[~np.isnan(valid)]
-        low, high = np.percentile(valid, (2.5, 97.5)).tolist() if len(valid) else (None, None)
-        value = float(whole[name][0])
-        figures[name] = Figure(None if np.isnan(value) else value, low, high, len(valid))
+    for name in names:
+        resampled = np.concatenate([np.zeros(0), *(chunk[name] for chunk in chunks)])
+        figures[name] = figure(float(whole[name][0]), resampled)
     return Group(len(scored.labels), figures)
+
+
+def figure(value: float, resampled: Floats) -> Figure:
+    """A figure of its value and what (B,) resamples give; NaN where undefined."""
+    valid = resampled[~np.isnan(resampled)]
+    low, high = np.percentile(valid, (2.5, 97.5)).tolist() if len(valid) else (None, None)
+    return Figure(None if np.isnan(value) else value, low, high, len(valid))
+
+
+def measure_mean(values: Floats, patients: NDArray[np.int64], draws: Floats) -> Figure:
+    """The mean of (N,) values with its interval; undefined of none."""
+    columns = np.column_stack([values, np.ones(len(values))])
+    summed = _by_patient(patients, columns, draws.shape[1])
+    with np.errstate(invalid="ignore"):
+        total, count = (draws @ summed).T
+        value = np.divide(*summed.sum(axis=0))
+        return figure(float(value), total / count)
 
 
 def figure_values(scored: Scored) -> dict[str, float]:
     """The figures without intervals; NaN where undefined."""
     patients = int(scored.patients.max(initial=-1)) + 1
-    return {name: float(values[0]) for name, values in _figures(scored, np.ones((1, patients))).items()}
+    every = _figures(scored, np.ones((1, patients)))
+    return {name: float(every[name][0]) for name in FIGURES}
 
 
 def study_means(
@@ -157,6 +174,18 @@ def reliability(scored: Scored, bins: int = ECE_BINS) -> tuple[Floats, Floats, F
         return (probability / count).ravel(), (abnormal / count).ravel(), count.ravel()
 
 
+def roc_curve(scored: Scored) -> tuple[Floats, Floats]:
+    """Share of normals and of abnormals above each threshold; empty of one class."""
+    positive, negative = int(scored.labels.sum()), int((~scored.labels).sum())
+    if not positive or not negative:
+        return np.zeros(0), np.zeros(0)
+    order = np.argsort(-scored.probabilities, kind="stable")
+    labels, probabilities = scored.labels[order], scored.probabilities[order]
+    last = np.r_[np.flatnonzero(np.diff(probabilities)), len(labels) - 1]  # of each run of equal probabilities
+    hits = np.cumsum(labels)[last]
+    return np.r_[0.0, (last + 1 - hits) / negative], np.r_[0.0, hits / positive]
+
+
 def _figures(scored: Scored, weights: Floats) -> dict[str, Floats]:
     """Each figure for each row of (B, patients) weights: (B,), NaN where undefined."""
     labels, called = scored.labels, scored.called
@@ -164,7 +193,7 @@ def _figures(scored: Scored, weights: Floats) -> dict[str, Floats]:
     error = (scored.probabilities - labels) ** 2
     columns = np.column_stack([each.astype(np.float64), error])
     true_positive, false_negative, false_positive, true_negative, squares = (
-        weights @ _by_patient(scored, columns, weights.shape[1])
+        weights @ _by_patient(scored.patients, columns, weights.shape[1])
     ).T
     positive, negative = true_positive + false_negative, false_positive + true_negative
     n = positive + negative
@@ -179,15 +208,16 @@ def _figures(scored: Scored, weights: Floats) -> dict[str, Floats]:
             "auroc": _auroc(scored, weights),
             "sensitivity": true_positive / positive,
             "specificity": true_negative / negative,
+            "ppv": true_positive / (true_positive + false_positive),
             "ece": _ece(scored, weights),
             "brier": squares / n,
         }
 
 
-def _by_patient(scored: Scored, columns: Floats, patients: int) -> Floats:
+def _by_patient(patient: NDArray[np.int64], columns: Floats, patients: int) -> Floats:
     """(N, K) summed to (patients, K): a resample's sum is then one product of matrices."""
     summed = np.zeros((patients, columns.shape[1]))
-    np.add.at(summed, scored.patients, columns)
+    np.add.at(summed, patient, columns)
     return summed
 
 
@@ -203,7 +233,7 @@ def _binned(scored: Scored, bins: int) -> Floats:
 
 def _ece(scored: Scored, weights: Floats) -> Floats:
     """Expected calibration error (Guo et al. 2017) of the probability of `abnormal`, equally wide bins."""
-    summed = weights @ _by_patient(scored, _binned(scored, ECE_BINS), weights.shape[1])
+    summed = weights @ _by_patient(scored.patients, _binned(scored, ECE_BINS), weights.shape[1])
     count, probability, abnormal = summed.reshape(len(weights), 3, ECE_BINS).transpose(1, 0, 2)
     with np.errstate(invalid="ignore"):
         gap: Floats = np.abs(probability - abnormal).sum(axis=1) / count.sum(axis=1)
