@@ -202,14 +202,15 @@ class Daemon:
             self._scheduler.shutdown(wait=True)
         self._listener.stop(self._settings.agent.drain_seconds / 2)
         self._stop.set()
+        for process in self._further_processes:
+            process.stop()  # nobody waits for what is in hand there; it is a row, and waits for the next start
         for thread in self._threads:
             if thread.ident is not None:  # started
                 thread.join(max(0.0, deadline - time.monotonic()))
         # What is still in hand ends, and is tried again after the next start.
         for sender in self._senders:
             sender.abort()
-        for process in (self._process, *self._further_processes):
-            process.stop()
+        self._process.stop()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()  # each has at most one transaction left, which SQLite bounds

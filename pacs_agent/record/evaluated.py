@@ -4,7 +4,6 @@ The tables are read rather than the views: a reason here is that of the finding 
 """
 
 from pathlib import Path
-from typing import Any
 
 from pacs_agent.evaluation.said import ModelName, Said
 from pacs_agent.evaluation.site import Truth
@@ -75,27 +74,3 @@ def said(path: Path, model: ModelName, since: str | None = None) -> list[Said]:
 def truths(path: Path, since: str | None = None) -> list[Truth]:
     """What the site knows of studies received since."""
     return [Truth(*row) for row in reading.query(path, _TRUTH, [since or ""]).rows]
-
-
-def known_findings(path: Path, study_instance_uid: str) -> list[tuple[str, str | None]]:
-    """Part and side of each finding of a study's latest analysis."""
-    rows: Any = reading.query(
-        path,
-        "SELECT body_part, laterality FROM results WHERE study_instance_uid = ? AND finding IS NOT NULL"
-        " AND body_part IS NOT NULL",
-        [study_instance_uid],
-    ).rows
-    return list(rows)
-
-
-def studies_called(path: Path, accession_number: str, study_instance_uid: str) -> list[str]:
-    """Study Instance UIDs of the studies that have both, where given."""
-    return [
-        row[0]
-        for row in reading.query(
-            path,
-            "SELECT study_instance_uid FROM study WHERE (?1 = '' OR accession_number = ?1)"
-            " AND (?2 = '' OR study_instance_uid = ?2)",
-            [accession_number, study_instance_uid],
-        ).rows
-    ]

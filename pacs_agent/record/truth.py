@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pacs_agent.evaluation.site import match
 from pacs_agent.evaluation.truthfile import Refusal, TruthRow
-from pacs_agent.record.evaluated import known_findings, studies_called
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import site_truth, study
+from pacs_agent.record.tables import analysis, finding, site_truth, study
 
+LABELS_AT_A_TIME = 100  # every receipt waits for the write lock
 Key = tuple[str, str, str | None]
 
 
@@ -45,12 +45,13 @@ def import_truth(
     """
     refused: list[Refusal] = []
     meant: dict[Key, list[TruthRow]] = {}
-    for row in rows:
-        found = _resolved(store.path, row)
-        if isinstance(found, str):
-            refused.append(Refusal(row.row, found))
-        else:
-            meant.setdefault(found, []).append(row)
+    with store.read() as connection:
+        for row in rows:
+            found = _resolved(connection, row)
+            if isinstance(found, str):
+                refused.append(Refusal(row.row, found))
+            else:
+                meant.setdefault(found, []).append(row)
     there = _there(store.path)
     taken: dict[Key, str] = {}
     imported = changed = unchanged = 0
@@ -73,22 +74,23 @@ def import_truth(
         imported += known is None
         changed += known is not None and known[0] != label
         unchanged += known is not None and known[0] == label
-    if taken and not dry_run:
+    labels = list(taken.items())
+    for start in range(0, 0 if dry_run else len(labels), LABELS_AT_A_TIME):
         with store.write() as connection:
-            _write(connection, store.now(), taken.items(), there, file)
+            _write(connection, store.now(), labels[start : start + LABELS_AT_A_TIME], there, file)
     return Outcome(imported, changed, unchanged, tuple(sorted(refused, key=lambda each: each.row)))
 
 
-def _resolved(path: Path, row: TruthRow) -> Key | str:
+def _resolved(connection: Connection, row: TruthRow) -> Key | str:
     """The finding that a row means, or why none."""
     name = row.study_instance_uid or row.accession_number
-    studies = studies_called(path, row.accession_number, row.study_instance_uid)
+    studies = _studies(connection, row)
     if not studies:
         is_both = row.study_instance_uid and row.accession_number
         return f"no study {name!r}{f' with accession number {row.accession_number!r}' if is_both else ''} is known"
     if len(studies) > 1:
         return f"{len(studies)} studies have accession number {name!r}: give study_instance_uid"
-    findings = known_findings(path, studies[0])
+    findings = _findings(connection, studies[0])
     if row.body_part and row.body_part not in {part for part, _ in findings}:
         # Known all the same: that the agent made no finding of it is worth counting.
         return studies[0], row.body_part, row.laterality or None
@@ -102,6 +104,37 @@ def _resolved(path: Path, row: TruthRow) -> Key | str:
     wanted = " ".join(filter(None, (row.body_part or "an unnamed part", row.laterality)))
     told = ", ".join(f"{part} {side or ''}".strip() for part, side in findings) or "none"
     return f"study {name!r} has not one finding that {wanted} could mean; it has: {told}"
+
+
+def _studies(connection: Connection, row: TruthRow) -> Sequence[str]:
+    """Study Instance UIDs of the studies that have both, where given."""
+    statement = select(study.c.study_instance_uid)
+    if row.accession_number:
+        statement = statement.where(study.c.accession_number == row.accession_number)
+    if row.study_instance_uid:
+        statement = statement.where(study.c.study_instance_uid == row.study_instance_uid)
+    return connection.execute(statement).scalars().all()
+
+
+def _findings(connection: Connection, study_instance_uid: str) -> list[tuple[str, str | None]]:
+    """Part and side of each finding of a study's latest analysis."""
+    latest = (
+        select(func.max(analysis.c.revision))
+        .where(analysis.c.study_id == study.c.id)
+        .correlate(study)
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        select(finding.c.body_part, finding.c.laterality)
+        .join(analysis, analysis.c.id == finding.c.analysis_id)
+        .join(study, study.c.id == analysis.c.study_id)
+        .where(
+            study.c.study_instance_uid == study_instance_uid, analysis.c.revision == latest,
+            finding.c.finding.is_not(None), finding.c.body_part.is_not(None),
+        )
+        .order_by(finding.c.id)
+    )  # fmt: skip
+    return [(row.body_part, row.laterality) for row in rows]
 
 
 def _there(path: Path) -> dict[Key, tuple[str, str]]:

@@ -239,3 +239,15 @@ def test_nothing_further_is_asked_of_a_study_without_a_part(record: Record) -> N
     row = FindingRow(None, None, "unsupported", None, None, None, 0, 0, "no body part")
     analysing.record_analysis(record, claim, model=None, images=[], findings=[row], reports=[], further=[CANDIDATE])
     assert json.dumps(record.select("SELECT COUNT(*) FROM further_analysis")) == "[[0]]"
+
+
+def test_stop_in_the_middle_of_a_study_costs_it_nothing(
+    record: Record, station: FurtherStation, behave: Callable[[str], None]
+) -> None:
+    """A process that was ended by our own stop is no death: the row waits as it was for the next start."""
+    behave("dies")
+    live(record, 1)
+    stop = threading.Event()
+    stop.set()
+    assert station.work_once(stop)
+    assert record.select("SELECT state, deaths FROM further_analysis") == [("waiting", 0)]
