@@ -136,8 +136,13 @@ delivery = Table(
     Column("deliver_before", Text),
     Column("delivered_at", Text),
     Column("committed_at", Text),
+    # Storage commitment: of the request that is out, and when to ask, or until when to wait for the answer.
+    Column("transaction_uid", Text),
+    Column("commitment_due_at", Text, comment="null: nothing is to be asked"),
+    Column("commitment_failures", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("report_id", "destination"),
 )
+Index("delivery_by_commitment", delivery.c.destination, delivery.c.commitment_due_at)
 Index("delivery_in_turn", delivery.c.destination, delivery.c.status, delivery.c.attempts)
 Index("delivery_by_deadline", delivery.c.destination, delivery.c.status, delivery.c.deliver_before)
 
@@ -150,6 +155,15 @@ destination = Table(
     Column("unreachable_since", Text),
     Column("next_attempt_at", Text),
     Column("last_error", Text),
+)
+
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("requested_at", Text, nullable=False, index=True),
+    Column("answered_at", Text),
 )
 
 pause = Table(
