@@ -33,6 +33,7 @@ class Pacs:
 
     def __init__(self) -> None:
         self.answer: Callable[[evt.Event], int | Dataset] = lambda _event: 0
+        self.answer_action: Callable[[evt.Event], int] = lambda _event: 0
         self.received: list[str] = []
         self.port = free_port()
         self._server: Any = None
@@ -42,9 +43,11 @@ class Pacs:
         ae = AE(ae_title="PACS")
         for uid in (Verification, *classes):
             ae.add_supported_context(uid)
-        self._server = ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
-        )
+        handlers = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_ACTION, lambda event: (self.answer_action(event), None)),
+        ]
+        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
 
     def hang_up(self) -> None:
         """Abort every association."""
@@ -149,7 +152,10 @@ class Delivery:
 
     def events(self) -> list[tuple[str, str]]:
         """What happened to deliveries, with the objects."""
-        names = "('delivered', 'cancelled too late', 'parked', 'refused after it was cancelled', 'cancelled')"
+        names = (
+            "('delivered', 'cancelled too late', 'parked', 'refused after it was cancelled', 'cancelled', 'committed', "
+            "'commitment failed')"
+        )
         found = query(self.store.path, f"SELECT event, sop_instance_uid FROM events WHERE event IN {names}")
         return [(row[0], row[1]) for row in found.rows]
 
