@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from random import SystemRandom
 from types import FrameType
 
@@ -21,13 +22,14 @@ from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
+from pacs_agent.deliver.folder import FolderSender
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
 from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import claiming, delivering, retaining
+from pacs_agent.record import claiming, committing, delivering, retaining
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -45,6 +47,7 @@ log = structlog.get_logger()
 
 DATABASE_PAUSE_S = 10.0
 SWITCH_INTERVAL_S = 0.03
+TRANSACTIONS_DAYS = 30  # that a late word on storage commitment is understood
 
 
 class Daemon:
@@ -64,10 +67,11 @@ class Daemon:
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         store = self._store = Store.open(settings.database_path)
-        names = [target.name for target in settings.destination]
+        names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
         added_at = delivering.destinations_since(store, names)
+        committing.forget_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(
@@ -77,7 +81,7 @@ class Daemon:
             min_free_bytes=settings.agent.min_free_mb << 20,
             max_instance_bytes=settings.listener.max_instance_mb << 20,
         )
-        self._listener = Listener(settings.listener, self._inbox)
+        self._listener = Listener(settings.listener, self._inbox, partial(committing.settle_commitment, store))
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
         self._further = [
@@ -101,14 +105,14 @@ class Daemon:
             further=further,
         )
         self._senders = [
-            Sender(
+            (FolderSender if target.folder else Sender)(
                 target,
                 ae_title=settings.listener.ae_title,
                 store=store,
                 data_dir=data_dir,
                 random=SystemRandom(),
             )
-            for target in settings.destination
+            for target in settings.destinations
         ]
         self._rules = _completeness(settings)
         self._stop = threading.Event()
@@ -316,6 +320,7 @@ class Daemon:
             files += self._inbox.remove(retaining.forget_instances(self._store, days_ago(retention.instances_days)))
         if retention.objects_days:
             files += self._outbox.remove(retaining.forget_objects(self._store, days_ago(retention.objects_days)))
+        retaining.forget_transactions(self._store, days_ago(TRANSACTIONS_DAYS))
         rows = retaining.forget_rows(self._store, days_ago(retention.rows_days)) if retention.rows_days else 0
         log.info("retention", files=files, studies=rows)
 

@@ -5,22 +5,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_durably(path: Path, parts: Iterable[bytes | memoryview], temporary: Path) -> None:
+def write_durably(path: Path, parts: Iterable[bytes | memoryview], temporary: Path, mode: int = 0o600) -> None:
     """Write *parts* to *path*; on return the name and the bytes survive a power cut.
 
     Args:
         path: where the file shall stand; replaced whole if it exists.
         parts: the content.
         temporary: a name on the same file system that nobody else uses.
+        mode: who may read it.
 
     Raises:
         OSError: the disk refused; nothing is left behind.
     """
-    write_synced(temporary, parts)
+    write_synced(temporary, parts, mode)
     rename_durably(temporary, path)
 
 
-def write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def write_synced(path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o600) -> None:
     """Write *parts* to *path*; on return the bytes survive a power cut, the name perhaps not.
 
     Raises:
@@ -28,7 +29,7 @@ def write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """
     try:
         with path.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
+            os.fchmod(file.fileno(), mode)
             for part in parts:
                 file.write(part)
             file.flush()

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs_agent.analyse.finding import Finding, ModelIdentity
-from pacs_agent.deliver.outbox import Outbox
+from pacs_agent.deliver.outbox import Addresses, Outbox, gets
 from pacs_agent.record import analysing
 from pacs_agent.record.analysing import ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
@@ -47,9 +47,23 @@ class Reporting:
             Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
             for row in analysing.predecessors(self._store, claim.study_id)
         ]
-        classes = dict.fromkeys(target.sr_class for target in self._settings.destination) or {"comprehensive3d": None}
+        addresses = self._outbox.addresses(
+            received_at=claim.received_at,
+            calling_ae_title=claim.calling_ae_title,
+            findings=[(finding.body_part, finding.finding) for finding in findings],
+            offered=analysing.offered_destinations(self._store, claim.study_id),
+        )
+        targets = self._settings.destination
+        classes = {target.sr_class for target in targets if gets(target, "sr")} if targets else {"comprehensive3d"}
         return [
-            self._one(claim, findings, sources, [each for each in predecessors if each.sop_class_uid == uid], name)
+            self._one(
+                claim,
+                findings,
+                sources,
+                [each for each in predecessors if each.sop_class_uid == uid],
+                name,
+                addresses,
+            )
             for name, uid in SR_CLASSES.items()
             if name in classes
         ]
@@ -73,6 +87,7 @@ class Reporting:
         sources: Sequence[Dataset],
         predecessors: Sequence[Predecessor],
         sr_class: SrClass,
+        addresses: Addresses,
     ) -> ReportRow:
         identity = ReportIdentity(
             sop_instance_uid=new_uid(),
@@ -95,5 +110,6 @@ class Reporting:
             sop_instance_uid=identity.sop_instance_uid,
             series_instance_uid=identity.series_instance_uid,
             path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
-            deliveries=self._outbox.deliveries(sr_class, claim.received_at),
+            deliveries=addresses.deliveries("sr", sr_class),
+            not_wanted=addresses.not_wanted("sr", sr_class),
         )

@@ -8,11 +8,21 @@ import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -248,14 +258,41 @@ class Report(_Section):
     objects: tuple[Literal["sr"], ...] = Field(("sr",), min_length=1)
 
 
-class Destination(_Section):
-    """A PACS that gets the objects."""
+class Address(_Section):
+    """Where an SCP listens."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    ae_title: AETitle
     host: str
     port: Port
-    storage_commitment: Literal[False] = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host:port`, an IPv6 address in brackets."""
+        match = _ADDRESS.match(text.strip())
+        if not match or not 0 < int(match["port"]) < 65_536:
+            raise ValueError(f"{text!r} is not HOST:PORT")
+        return cls(host=match["host"].strip("[]"), port=int(match["port"]))
+
+
+_ADDRESS = re.compile(r"^(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:\[\]\s]+):(?P<port>\d{1,5})$")
+_ELSEWHERE = ("folder", "to_sender")  # instead of one AE title, host and port
+FINDINGS = ("normal", "abnormal", "undetermined")
+
+
+class Destination(_Section):
+    """Where objects go: a PACS, whoever sent the study, or a folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    folder: Path | None = Field(None, description="Part 10 files are written there, instead of an association")
+    to_sender: dict[AETitle, str] = Field({}, description="calling AE title to HOST:PORT: back to who sent the study")
+    ae_title: str = Field("", validate_default=True)
+    host: str = Field("", validate_default=True)
+    port: int = Field(0, ge=0, le=65_535, validate_default=True)
+    objects: tuple[str, ...] | None = Field(None, min_length=1, description="kinds; None: all of [report] objects")
+    body_parts: tuple[str, ...] = Field((), description="only studies with a finding of one of them; empty: any")
+    findings: tuple[str, ...] = Field((), description="only studies with one of them; empty: any")
+    calling_ae_titles: tuple[AETitle, ...] = Field((), description="only studies that they sent; empty: any")
+    storage_commitment: bool = False
+    commitment_timeout_seconds: Seconds = Field(86_400, description="the longest that a commitment is waited for")
     mode: Literal["live", "silent"] = "live"
     deliver_within_hours: float = Field(0, ge=0)
     sr_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
@@ -263,6 +300,88 @@ class Destination(_Section):
     retry_seconds: Seconds = Field(10, description="the first pause after a failure; doubled each time")
     max_retry_seconds: Seconds = 900
     tls: Tls | None = None
+
+    @field_validator("to_sender")
+    @classmethod
+    def _readable_addresses(cls, value: dict[str, str]) -> dict[str, str]:
+        for text in value.values():
+            Address.parse(text)
+        return value
+
+    @field_validator("ae_title", "host", "port")
+    @classmethod
+    def _one_way(cls, value: Any, info: ValidationInfo) -> Any:
+        elsewhere = next((key for key in _ELSEWHERE if info.data.get(key)), None)
+        if elsewhere and value:
+            raise ValueError(f"does not go with {elsewhere}, which says where the objects go")
+        if not elsewhere and not value:
+            raise ValueError("is needed (or folder, or to_sender)")
+        return _check_ae_title(value) if value and info.field_name == "ae_title" else value
+
+    @field_validator("body_parts")
+    @classmethod
+    def _known_parts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(value, "body part", BODY_PARTS)
+
+    @field_validator("findings")
+    @classmethod
+    def _known_findings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(value, "finding", FINDINGS)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.folder and self.to_sender:
+            raise ValueError("folder does not go with to_sender")
+        if self.folder and (self.storage_commitment or self.tls):
+            raise ValueError("storage_commitment and tls do not go with folder, where there is no association")
+        return self
+
+    @property
+    def group(self) -> str:
+        """The name in the settings: of `to_sender`, each AE's part is named after it."""
+        return self.name.partition(":")[0]
+
+    @property
+    def address(self) -> str:
+        """Where it is, for a person."""
+        return str(self.folder) if self.folder else f"{self.ae_title}@{self.host}:{self.port}"
+
+    def not_wanted(self, calling_ae_title: str, findings: Iterable[tuple[str | None, str | None]]) -> str | None:
+        """Why the filters keep a study back; None where they let it through.
+
+        Args:
+            calling_ae_title: who sent the study.
+            findings: body part and finding of each of its findings; one must pass both filters.
+        """
+        if self.calling_ae_titles and calling_ae_title.strip() not in self.calling_ae_titles:
+            return f"not wanted: {calling_ae_title} is not among its calling_ae_titles"
+        filters = {"body_parts": self.body_parts, "findings": self.findings}
+        if any(
+            all(not only or value in only for value, only in zip(finding, filters.values(), strict=True))
+            for finding in findings
+        ):
+            return None
+        named = "; ".join(f"{key} {', '.join(only)}" for key, only in filters.items() if only)
+        return f"not wanted: only {named}" if named else None
+
+    def apart(self) -> tuple[Self, ...]:
+        """Itself; `to_sender` as one destination for each AE, so that none waits for another."""
+        return tuple(
+            self.model_copy(
+                update={
+                    "name": f"{self.name}:{ae_title}", "ae_title": ae_title, "to_sender": {},
+                    "host": Address.parse(text).host, "port": Address.parse(text).port,
+                }
+            )
+            for ae_title, text in self.to_sender.items()
+        ) or (self,)  # fmt: skip
+
+
+def _known(value: tuple[str, ...], what: str, known: Sequence[str]) -> tuple[str, ...]:
+    for each in value:
+        if each not in known:
+            raise ValueError(f"unknown {what} {each!r}: one of {', '.join(known)}")
+    return value
 
 
 class Retention(_Section):
@@ -322,6 +441,22 @@ class Settings(BaseSettings):
             if name == "analysis":
                 raise ValueError("'analysis' is the name of a stage, not of a destination")
         return value
+
+    @model_validator(mode="after")
+    def _objects_are_made(self) -> Self:
+        for number, target in enumerate(self.destination):
+            for kind in target.objects or ():
+                if kind not in self.report.objects:
+                    raise ValueError(
+                        f"destination.{number}.objects: {kind!r} is not among [report] objects: "
+                        f"{', '.join(self.report.objects)}"
+                    )
+        return self
+
+    @cached_property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Every place that objects go to: `to_sender` taken apart."""
+        return tuple(each for target in self.destination for each in target.apart())
 
     @property
     def data_dir(self) -> Path:
@@ -385,4 +520,5 @@ def load_settings(config: Path | None = None) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise SettingsError(f"settings: {key}: {message.removeprefix('Value error, ')}") from error
+        said = ": ".join(part for part in (key, message.removeprefix("Value error, ")) if part)
+        raise SettingsError(f"settings: {said}") from error

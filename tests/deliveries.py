@@ -14,6 +14,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 from radiographs import cr
 
+from pacs_agent.deliver.folder import FolderSender
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
 from pacs_agent.record import analysing, claiming, delivering, receiving
@@ -32,6 +33,7 @@ class Pacs:
 
     def __init__(self) -> None:
         self.answer: Callable[[evt.Event], int | Dataset] = lambda _event: 0
+        self.answer_action: Callable[[evt.Event], int] = lambda _event: 0
         self.received: list[str] = []
         self.port = free_port()
         self._server: Any = None
@@ -41,9 +43,11 @@ class Pacs:
         ae = AE(ae_title="PACS")
         for uid in (Verification, *classes):
             ae.add_supported_context(uid)
-        self._server = ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
-        )
+        handlers = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_ACTION, lambda event: (self.answer_action(event), None)),
+        ]
+        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
 
     def hang_up(self) -> None:
         """Abort every association."""
@@ -70,43 +74,69 @@ class Delivery:
         self.store = store
         self.data_dir = data_dir
         self.destinations: tuple[Destination, ...] = ()
+        self._seed = 0
         self.sender = self.add("pacs", port, **settings)
         [self.destination] = self.destinations
 
     def add(self, name: str, port: int, **settings: Any) -> Sender:
         """One destination more; its sender."""
-        values = {"ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 5, **settings}
-        self.destinations += (Destination(name=name, port=port, **values),)
-        added_at = delivering.destinations_since(self.store, [each.name for each in self.destinations])
+        values: dict[str, Any] = {"timeout_seconds": 5, **settings}
+        if not values.keys() & {"folder", "to_sender"}:
+            values = {"ae_title": "PACS", "host": "127.0.0.1", "port": port, **values}
+        self.destinations += (Destination(name=name, **values),)
+        names = [part.name for each in self.destinations for part in each.apart()]
+        added_at = delivering.destinations_since(self.store, names)
         self.outbox = Outbox(self.data_dir, self.store, self.destinations, added_at)
-        return Sender(
-            self.destinations[-1], ae_title="PACS_AGENT", store=self.store, data_dir=self.data_dir, random=Random(7)
-        )
+        return self.senders(self.destinations[-1])[0]
 
-    def put(self, number: int, sop_class_uid: str = CR) -> str:
+    def senders(self, destination: Destination) -> list[Sender]:
+        """New senders of a destination, as a start of the daemon makes them."""
+        kind = FolderSender if destination.folder else Sender
+        return [
+            kind(part, ae_title="PACS_AGENT", store=self.store, data_dir=self.data_dir, random=Random(7))
+            for part in destination.apart()
+        ]
+
+    def put(self, number: int, sop_class_uid: str = CR, **about: Any) -> str:
         """An object of a study of its own waits; its UID."""
-        ds = cr(seed=number, SOPClassUID=sop_class_uid)
-        path = self.data_dir / "object"
-        ds.save_as(path, enforce_file_format=True)
+        [uid] = self.put_study(number, {"sr": sop_class_uid}, **about)
+        return uid
+
+    def put_study(
+        self, number: int, objects: dict[str, str], *, finding: str = "normal", part: str = "hand", caller: str = "XR1"
+    ) -> list[str]:
+        """The objects of a study, kind to SOP class, wait; their UIDs. The same number again: a later revision."""
+        self._seed += 1
         facts = Instance(f"1.2.{number}", CR, "1.3", f"1.4.{number}")
-        receipt = receiving.Receipt(facts, Eligibility("received"), "x", str(number), 1, "XR1", self.store.now())
+        content = f"{number}/{self._seed}"
+        receipt = receiving.Receipt(facts, Eligibility("received"), "x", content, 1, caller, self.store.now())
         receiving.Reception(self.store).accept(receipt)
         [waiting] = claiming.receiving_studies(self.store)
         claiming.queue_study(self.store, waiting, "quiet")
         [claim] = claiming.claim_studies(self.store, 1, 60)
-        uid = str(ds.SOPInstanceUID)
-        kept = self.outbox.keep(uid, path.read_bytes())
+        addresses = self.outbox.addresses(
+            received_at=claim.received_at, calling_ae_title=claim.calling_ae_title, findings=[(part, finding)],
+            offered=analysing.offered_destinations(self.store, claim.study_id),
+        )  # fmt: skip
+        reports = []
+        for position, (kind, sop_class_uid) in enumerate(objects.items()):
+            ds = cr(seed=100 * self._seed + position, SOPClassUID=sop_class_uid)
+            path = self.data_dir / "object"
+            ds.save_as(path, enforce_file_format=True)
+            uid = str(ds.SOPInstanceUID)
+            kept = self.outbox.keep(uid, path.read_bytes())
+            sr_class = "comprehensive3d" if kind == "sr" else None
+            reports.append(
+                ReportRow(
+                    kind, sop_class_uid, uid, "9.1", kept, addresses.deliveries(kind, sr_class),
+                    addresses.not_wanted(kind, sr_class),
+                )
+            )  # fmt: skip
         analysing.record_analysis(
             self.store, claim, model=None, images=[],
-            findings=[FindingRow("hand", None, "analysed", "normal", 0.1, 0.5, 1, 1, None)],
-            reports=[
-                ReportRow(
-                    "sr", sop_class_uid, uid, "9.1", kept,
-                    self.outbox.deliveries("comprehensive3d", claim.received_at),
-                )
-            ],
+            findings=[FindingRow(part, None, "analysed", finding, 0.1, 0.5, 1, 1, None)], reports=reports,
         )  # fmt: skip
-        return uid
+        return [row.sop_instance_uid for row in reports]
 
     def send(self) -> int:
         """One association with what is due."""
@@ -122,7 +152,10 @@ class Delivery:
 
     def events(self) -> list[tuple[str, str]]:
         """What happened to deliveries, with the objects."""
-        names = "('delivered', 'cancelled too late', 'parked', 'refused after it was cancelled', 'cancelled')"
+        names = (
+            "('delivered', 'cancelled too late', 'parked', 'refused after it was cancelled', 'cancelled', 'committed', "
+            "'commitment failed')"
+        )
         found = query(self.store.path, f"SELECT event, sop_instance_uid FROM events WHERE event IN {names}")
         return [(row[0], row[1]) for row in found.rows]
 

@@ -71,6 +71,15 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
             return json.load(answer)
 
+    def send(self, method: str, path: str, body: Any = None) -> None:
+        """PUT, POST or DELETE of its REST API."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
     def file(self, instance: str) -> bytes:
         """The Part 10 file of an instance."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=10) as file:

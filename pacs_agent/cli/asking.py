@@ -174,7 +174,7 @@ def _print_condition(found: "Condition") -> None:
             printing.line(f"a further bundle waits: {waits}")
     printing.line(f"disk: {found.free_mb} MB free, the floor is {found.min_free_mb} MB")
     for target in found.destinations:
-        address = f"{target['ae_title']}@{target['host']}:{target['port']}"
+        address = target["folder"] or f"{target['ae_title']}@{target['host']}:{target['port']}"
         state = ", paused" if target["paused"] else ""
         if since := target["unreachable_since"]:
             state += f", out of reach since {tables.second(since)}: {target['last_error']}"

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from pydicom.uid import UID
+from pynetdicom.sop_class import StorageCommitmentPushModel
 from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.deliver.association import association, client_tls, echo, why_not_established
+from pacs_agent.deliver.folder import look
 from pacs_agent.errors import OutOfResourcesError, PacsAgentError
 from pacs_agent.presence import running_state
 from pacs_agent.receive.listener import server_tls
@@ -48,14 +50,21 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
         checks.append(_attempt("further bundles", partial(_further, settings)))
     if settings.listener.tls:
         checks.append(_attempt("listener: TLS", partial(_tls, settings.listener.tls, server_tls)))
-    for target in settings.destination:
+    for target in settings.destinations:
         name = f"destination {target.name}"
         if target.tls:
             checks.append(_attempt(f"{name}: TLS", partial(_tls, target.tls, client_tls)))
+        if target.folder:
+            checks.append(_attempt(f"{name}: folder", partial(look, target.folder)))
+            continue
         checks.append(_attempt(f"{name}: C-ECHO", partial(_echo, target, ours)))
         checks += [
-            _attempt(f"{name}: {kind}", partial(_storage, target, ours, kind)) for kind in settings.report.objects
+            _attempt(f"{name}: {kind}", partial(_accepts, target, ours, _sop_class(target, kind)))
+            for kind in target.objects or settings.report.objects
         ]
+        if target.storage_commitment:
+            asked = partial(_accepts, target, ours, StorageCommitmentPushModel)
+            checks.append(_attempt(f"{name}: storage commitment", asked))
     if not settings.destination:
         checks.append(Check("destinations", True, "none: objects are made and held"))
     return checks
@@ -129,15 +138,17 @@ def _tls(tls: Tls, load: Callable[[Tls], object]) -> str:
 
 
 def _echo(target: Destination, ours: str) -> str:
-    where = f"{target.ae_title}@{target.host}:{target.port}"
     if problem := echo(target, ours):
-        raise PacsAgentError(f"{where}: {problem}")
-    return f"{where} answers C-ECHO"
+        raise PacsAgentError(f"{target.address}: {problem}")
+    return f"{target.address} answers C-ECHO"
 
 
-def _storage(target: Destination, ours: str, kind: str) -> str:
-    """Offer the class of one kind of object, as it would be sent: an association of its own names the culprit."""
-    sop_class_uid = {"sr": SR_CLASSES[target.sr_class]}[kind]
+def _sop_class(target: Destination, kind: str) -> str:
+    return {"sr": SR_CLASSES[target.sr_class]}[kind]
+
+
+def _accepts(target: Destination, ours: str, sop_class_uid: str) -> str:
+    """Offer one class, as it would be used: an association of its own names the culprit."""
     name = UID(sop_class_uid).name
     assoc = association(target, ours, [sop_class_uid])
     if not assoc.is_established:

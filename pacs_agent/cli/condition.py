@@ -62,12 +62,13 @@ def condition(settings: Settings) -> Condition:
             "ae_title": target.ae_title,
             "host": target.host,
             "port": target.port,
-            "paused": target.name in stages,
+            "folder": str(target.folder) if target.folder else None,
+            "paused": bool(stages & {target.name, target.group}),
             "unreachable_since": outages.get(target.name, {}).get("unreachable_since"),
             "next_attempt_at": outages.get(target.name, {}).get("next_attempt_at"),
             "last_error": outages.get(target.name, {}).get("last_error"),
         }
-        for target in settings.destination
+        for target in settings.destinations
     ]
     return Condition(daemon, queues, callers, paused, free, settings.agent.min_free_mb, destinations, problems)
 
@@ -79,7 +80,7 @@ def _with_the_empty(queues: list[Record], settings: Settings) -> list[Record]:
     ]
     names += [
         ("deliveries", target.name, status)
-        for target in settings.destination
+        for target in settings.destinations
         for status in ("waiting", "held", "parked")
     ]
     there = {(row["queue"], row["destination"], row["status"]): row for row in queues}

@@ -159,7 +159,8 @@ def _store(settings: Settings) -> Iterator["Store"]:
 def _set_paused(stage: str, settings: Settings, *, paused: bool) -> None:
     from pacs_agent.analyse.station import STAGE
 
-    known = [STAGE, *(target.name for target in settings.destination)]
+    names = dict.fromkeys(name for target in settings.destinations for name in (target.group, target.name))
+    known = [STAGE, *names]
     if stage not in known:
         raise PacsAgentError(f"there is no stage {stage!r}: one of {', '.join(known)}")
     with _store(settings) as store:

@@ -34,6 +34,7 @@ def association(
     ae_title: str,
     sop_class_uids: Sequence[str],
     watch: Callable[[evt.Event], None] | None = None,
+    on_report: Callable[[evt.Event], tuple[int, None]] | None = None,
 ) -> Association:
     """Request an association that offers *sop_class_uids*; look at `is_established` and `is_rejected`.
 
@@ -42,6 +43,7 @@ def association(
         ae_title: ours.
         sop_class_uids: each in explicit and in implicit VR.
         watch: called when the association is requested and when its connection is open.
+        on_report: answers an N-EVENT-REPORT.
 
     Raises:
         OSError: the host's name is not known, or the certificates cannot be read.
@@ -56,7 +58,10 @@ def association(
         destination.port,
         ae_title=destination.ae_title,
         tls_args=(client_tls(destination.tls), destination.host) if destination.tls else None,
-        evt_handlers=[(kind, watch) for kind in (evt.EVT_REQUESTED, evt.EVT_CONN_OPEN) if watch],
+        evt_handlers=[
+            *((kind, watch) for kind in (evt.EVT_REQUESTED, evt.EVT_CONN_OPEN) if watch),
+            *([(evt.EVT_N_EVENT_REPORT, on_report)] if on_report else []),
+        ],
     )
 
 

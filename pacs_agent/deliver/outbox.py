@@ -1,6 +1,6 @@
 """The outbox: objects' bytes made safe, and the policy of which destination gets them when. Never sends."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,13 +31,57 @@ class Backoff:
         return full * self.random.uniform(0.75, 1.0)
 
 
+Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
+"""Destination to status and deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A destination that gets the objects of a study, or does not, and why."""
+
+    destination: Destination
+    deadline: str | None
+    not_wanted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the objects of one revision of a study go."""
+
+    addresses: tuple[_Address, ...]
+
+    def deliveries(self, kind: str, sr_class: str | None = None) -> Deliveries:
+        """Where an object of *kind* goes; of a structured report only where its class is the wanted one."""
+        return {
+            each.destination.name: ("held" if each.destination.mode == "silent" else "waiting", each.deadline)
+            for each in self._of(kind, sr_class)
+            if not each.not_wanted
+        }
+
+    def not_wanted(self, kind: str, sr_class: str | None = None) -> dict[str, str]:
+        """Where an object of *kind* would go but for a filter, or an address that is not known, and which it is."""
+        return {each.destination.name: each.not_wanted for each in self._of(kind, sr_class) if each.not_wanted}
+
+    def _of(self, kind: str, sr_class: str | None) -> list[_Address]:
+        return [
+            each
+            for each in self.addresses
+            if gets(each.destination, kind) and sr_class in (None, each.destination.sr_class)
+        ]
+
+
+def gets(destination: Destination, kind: str) -> bool:
+    """Whether a destination gets objects of that kind at all."""
+    return destination.objects is None or kind in destination.objects
+
+
 class Outbox:
     """The objects' place under the data directory, and their rows.
 
     Args:
         data_dir: the data directory.
         store: the record.
-        destinations: as configured.
+        destinations: as configured, `to_sender` not taken apart.
         added_at: since when each destination is known; it gets what is received from then on.
     """
 
@@ -76,14 +120,37 @@ class Outbox:
             (self._data_dir / name).unlink(missing_ok=True)
         return len(paths)
 
-    def deliveries(self, sr_class: str, received_at: str) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
-        """Where an object of *sr_class* goes: destination to status and deadline."""
-        wanted: dict[str, tuple[Literal["waiting", "held"], str | None]] = {}
+    def addresses(
+        self,
+        *,
+        received_at: str,
+        calling_ae_title: str,
+        findings: Iterable[tuple[str | None, str | None]],
+        offered: Collection[str] = (),
+    ) -> Addresses:
+        """Where the objects of a study go.
+
+        Args:
+            received_at: when its first instance came.
+            calling_ae_title: who sent it.
+            findings: body part and finding of each of its findings.
+            offered: destinations that may have an earlier revision: no filter keeps from them what replaces it.
+        """
+        about = tuple(findings)
+        found: list[_Address] = []
         for target in self._destinations:
-            if target.sr_class != sr_class or self._added_at[target.name] > received_at:
+            parts = target.apart()
+            if min(self._added_at[part.name] for part in parts) > received_at:
                 continue
+            if target.to_sender:
+                parts = tuple(part for part in parts if part.ae_title == calling_ae_title.strip())
             deadline = None
             if target.deliver_within_hours:
                 deadline = to_text(from_text(received_at) + timedelta(hours=target.deliver_within_hours))
-            wanted[target.name] = ("held" if target.mode == "silent" else "waiting", deadline)
-        return wanted
+            if not parts:
+                found.append(_Address(target, None, f"not sent: to_sender has no address of {calling_ae_title}"))
+            for part in parts:
+                if self._added_at[part.name] <= received_at:
+                    why = None if part.name in offered else part.not_wanted(calling_ae_title, about)
+                    found.append(_Address(part, deadline, why))
+        return Addresses(tuple(found))

@@ -19,6 +19,7 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 
 from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, association, cut, why_not_established
+from pacs_agent.deliver.commitment import Commitments
 from pacs_agent.deliver.outbox import Backoff
 from pacs_agent.errors import SHORTAGES
 from pacs_agent.record import delivering
@@ -73,17 +74,49 @@ class Sender:
         self._broken = 0  # associations in a row that ended without one answer
         self._assoc: Association | None = None
         self._aborted = False
+        self._commitments: Commitments | None = None
+        if destination.storage_commitment:
+            self._commitments = Commitments(
+                destination,
+                ae_title=ae_title,
+                store=store,
+                watch=self._watch,
+                ask_again_s=self._ask_again_s,
+            )
 
     def run(self, stop: threading.Event, idle_s: float = 0.5) -> None:
         """Deliver what is due until *stop*."""
-        name = self._destination.name
+        name, stages = self._destination.name, {self._destination.name, self._destination.group}
         delivering.end_leases(self._store, name)  # of a run that the database ended
         while not stop.is_set():
-            if name in self._store.paused() or not delivering.has_due(self._store, name) or not self.deliver_once(stop):
+            if stages & self._store.paused() or not self._work_once(stop):
                 stop.wait(idle_s)
             elif self._broken >= BROKEN_IN_A_ROW:
                 # Each object that broke one has its own pause; this keeps the rest from hammering a sick PACS.
                 stop.wait(self._destination.retry_seconds)
+
+    def _work_once(self, stop: threading.Event) -> int:
+        count = self.deliver_once(stop) if delivering.has_due(self._store, self._destination.name) else 0
+        return count if stop.is_set() else count + self.ask_once()
+
+    def ask_once(self) -> int:
+        """Ask the destination, where it is one that does so, to commit to what it took; for how many objects."""
+        if not self._commitments or not self._commitments.is_due():
+            return 0
+        with structlog.contextvars.bound_contextvars(destination=self._destination.name):
+            try:
+                count, unreached = self._commitments.ask_once()
+            finally:
+                self._assoc = None
+            if unreached:
+                self._out_of_reach([], unreached)
+            elif count:
+                self._reached()
+        return count
+
+    def _ask_again_s(self, failures: int) -> float:
+        """An archive may need a while before it can commit: later each time."""
+        return self._backoff.pause_s(failures + 2)
 
     def abort(self) -> None:
         """End the association in hand for good, however deaf the peer, so that a stopped `run` returns; thread-safe.
@@ -111,21 +144,25 @@ class Sender:
         if not dues:
             return 0
         with structlog.contextvars.bound_contextvars(destination=name):
-            try:
-                classes = sorted({due.sop_class_uid for due in dues})
-                assoc = association(self._destination, self._ae_title, classes, self._watch)
-            except OSError as error:
-                self._out_of_reach(dues, f"cannot be reached: {error}")
-                return len(dues)
-            if assoc.is_established:
-                self._send(assoc, dues, stop)
-            elif accepts_nothing(assoc):
-                self._reached()
-                for due in dues:
-                    self._settle(due, SendOutcome("refused", error=NOT_ACCEPTED))
-            else:
-                self._out_of_reach(dues, why_not_established(assoc))
+            self._deliver(dues, stop)
         return len(dues)
+
+    def _deliver(self, dues: Sequence[Due], stop: threading.Event) -> None:
+        """Bring there what was claimed, or say of each why not."""
+        try:
+            classes = sorted({due.sop_class_uid for due in dues})
+            assoc = association(self._destination, self._ae_title, classes, self._watch)
+        except OSError as error:
+            self._out_of_reach(dues, f"cannot be reached: {error}")
+            return
+        if assoc.is_established:
+            self._send(assoc, dues, stop)
+        elif accepts_nothing(assoc):
+            self._reached()
+            for due in dues:
+                self._settle(due, SendOutcome("refused", error=NOT_ACCEPTED))
+        else:
+            self._out_of_reach(dues, why_not_established(assoc))
 
     def _send(self, assoc: Association, dues: Sequence[Due], stop: threading.Event) -> None:
         """Offer each in turn; the first that ends the association is postponed, what is left is given back."""
@@ -180,7 +217,12 @@ class Sender:
             study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid
         ):
             if outcome.kind == "stored":
-                delivering.mark_delivered(self._store, due, name, outcome.status or "")
+                ask_at = None
+                if self._commitments:
+                    failures = due.commitment_failures
+                    pause_s = self._ask_again_s(failures) if failures else 0.0
+                    ask_at = self._store.clock() + timedelta(seconds=pause_s)
+                delivering.mark_delivered(self._store, due, name, outcome.status, ask_at)
                 log.info("object delivered", status=outcome.status)
             elif outcome.kind == "refused":
                 delivering.park(self._store, due, name, outcome.status, outcome.error)
@@ -199,13 +241,13 @@ class Sender:
         try:
             ds = dcmread(self._data_dir / due.path)
         except (*UNREADABLE, RuntimeError) as error:
-            return _unfit(error)
+            return unfit(error)
         try:
             answer = assoc.send_c_store(ds)
         except RuntimeError:  # pynetdicom's, for an association that ended before it wrote anything
             return SendOutcome("unsent")
         except UNREADABLE as error:
-            return _unfit(error)
+            return unfit(error)
         return _answered(answer.get("Status"), str(answer.get("ErrorComment", "")).strip(), due)
 
 
@@ -219,7 +261,8 @@ def _answered(status: int | None, comment: str, due: Due) -> SendOutcome:
     )
 
 
-def _unfit(error: Exception) -> SendOutcome:
+def unfit(error: Exception) -> SendOutcome:
+    """Of an object that cannot be read: our own machine's shortage, or the object's own fault."""
     is_shortage = isinstance(error, OSError) and error.errno in SHORTAGES
     return SendOutcome("unread" if is_shortage else "refused", error=f"{type(error).__name__}: {error}"[:200])
 

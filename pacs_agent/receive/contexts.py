@@ -38,7 +38,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 # PS3.8 9.3.3.2: the acceptor chooses one of those proposed; the first of this list that the sender proposes wins, so
 # what is uncompressed comes first, explicit before implicit, and an image that is proposed compressed only stays so.
@@ -83,6 +83,7 @@ TRANSFER_SYNTAXES: tuple[str, ...] = (
 # Only 128 contexts fit in a request; an acceptor may know more. Every class: a sender that is refused one context of a
 # study (a report, a presentation state) may abort the whole.
 STORAGE_CLASSES: tuple[str, ...] = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+COMMITMENT_TRANSFER_SYNTAXES: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 VERIFICATION_TRANSFER_SYNTAXES: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
@@ -94,10 +95,21 @@ class SharedContexts(list[PresentationContext]):
 
 
 def supported_contexts() -> SharedContexts:
-    """The presentation contexts of the acceptor: every storage class, and Verification."""
+    """The presentation contexts of the acceptor: every storage class, Verification, and Storage Commitment."""
     return SharedContexts(
         [
             *(build_context(uid, list(TRANSFER_SYNTAXES)) for uid in STORAGE_CLASSES),
             build_context(Verification, list(VERIFICATION_TRANSFER_SYNTAXES)),
+            _commitment_context(),
         ]
     )
+
+
+def _commitment_context() -> PresentationContext:
+    """For the report of a destination that opens an association of its own: it stays the SCP. PS3.4 J.3.3
+
+    Those that leave out the role selection (PS3.7 D.3.3.4) are accepted too.
+    """
+    context = build_context(StorageCommitmentPushModel, list(COMMITMENT_TRANSFER_SYNTAXES))
+    context.scu_role, context.scp_role = False, True
+    return context

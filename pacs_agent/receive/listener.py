@@ -1,4 +1,5 @@
 """The storage SCP: associations in, statuses out. Hands every data set to the inbox; decodes no pixels, knows no SQL.
+What destinations say of their storage commitment comes here too, and is handed on.
 
 Every status that a sender gets is decided in `_status_of`.
 """
@@ -6,6 +7,7 @@ Every status that a sender gets is decided in `_status_of`.
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,12 +17,14 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from sqlalchemy.exc import DBAPIError
 
+from pacs_agent.commitment import answer_report
 from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError, OutOfResourcesError, SettingsError
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_agent.receive.connection import BoundedServer, BoundedSocket, hang_up
 from pacs_agent.receive.contexts import supported_contexts
 from pacs_agent.receive.dataset import check_request, read_received
 from pacs_agent.receive.inbox import Inbox
+from pacs_agent.record.committing import CommitmentResult
 from pacs_agent.settings import Listener as ListenerSettings
 from pacs_agent.settings import Tls
 
@@ -55,11 +59,18 @@ class Listener:
     Args:
         settings: section [listener].
         inbox: where instances go.
+        settle: hands the result of a storage commitment to the record; whether its transaction is known.
     """
 
-    def __init__(self, settings: ListenerSettings, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        inbox: Inbox,
+        settle: Callable[[CommitmentResult], bool] = lambda _result: False,
+    ) -> None:
         self._settings = settings
         self._inbox = inbox
+        self._settle = settle
         self._lock = threading.Lock()
         self._connections: dict[Association, _Connection] = {}
         self._ae = AE(ae_title=settings.ae_title)
@@ -92,6 +103,7 @@ class Listener:
                 (evt.EVT_ESTABLISHED, self._on_established),
                 (evt.EVT_C_ECHO, self._on_echo),
                 (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_report),
             ],
             server_class=BoundedServer,
         )
@@ -224,6 +236,18 @@ class Listener:
         if connection := self._open().get(event.assoc):
             connection.socket.begin_message()
         return SUCCESS
+
+    def _on_report(self, event: evt.Event) -> tuple[int, None]:
+        """A destination's word on what we sent it. PS3.4 J.3.3"""
+        connection = self._open().get(event.assoc)
+        if connection:
+            connection.is_storing = True
+            connection.socket.begin_message()
+        try:
+            return answer_report(event, self._settle), None
+        finally:
+            if connection:
+                connection.is_storing = False
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
         connection = self._open().get(event.assoc)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
@@ -59,6 +59,8 @@ class ReportRow:
     path: str
     # destination → (status, deliver_before): where it goes, and whether it waits or is held
     deliveries: dict[str, tuple[Literal["waiting", "held"], str | None]]
+    # destination → why it would go there and does not
+    not_wanted: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
         .order_by(report.c.id)
     )
     return [PredecessorRow(*row) for row in rows]
+
+
+def offered_destinations(store: Store, study_id: int) -> set[str]:
+    """Destinations that were offered an object of the study, and may have it."""
+    rows = store.rows(
+        select(delivery.c.destination)
+        .join(report, report.c.id == delivery.c.report_id)
+        .join(analysis, analysis.c.id == report.c.analysis_id)
+        .where(analysis.c.study_id == study_id, delivery.c.attempts > 0)
+        .distinct()
+    )
+    return {row.destination for row in rows}
 
 
 def record_analysis(
@@ -194,6 +208,18 @@ def record_analysis(
                         bundle_hash=each[2], state="waiting", deaths=0,
                     )
                 )  # fmt: skip
+            for target, why in made.not_wanted.items():
+                connection.execute(
+                    insert(delivery).values(
+                        report_id=report_id, destination=target, status="cancelled", attempts=0, last_error=why
+                    )
+                )
+        not_wanted = {target: why for made in reports for target, why in made.not_wanted.items()}
+        for target, why in not_wanted.items():
+            add_event(
+                connection, now, "not delivered", study_instance_uid=claim.study_instance_uid,
+                detail=f"revision {claim.revision}: {target}: {why}",
+            )  # fmt: skip
         _finish(connection, claim)
         detail = "; ".join(
             f"{row.body_part or 'no body part'}{' ' + row.laterality if row.laterality else ''}: "

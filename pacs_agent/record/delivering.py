@@ -13,7 +13,7 @@ from pacs_agent.record.times import to_text
 
 LATE = "the time for delivery has passed"
 SUPERSEDED = "superseded by a later revision"
-_OBJECTS = (
+OBJECTS = (
     delivery.join(report, report.c.id == delivery.c.report_id)
     .join(analysis, analysis.c.id == report.c.analysis_id)
     .join(study, study.c.id == analysis.c.study_id)
@@ -31,6 +31,7 @@ class Due:
     sop_instance_uid: str
     path: str
     attempts: int
+    commitment_failures: int = 0
 
 
 def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
@@ -55,9 +56,9 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
         rows = connection.execute(
             select(
                 delivery.c.id, study.c.study_instance_uid, report.c.sop_class_uid, report.c.sop_instance_uid,
-                report.c.path, (delivery.c.attempts + 1).label("attempts"),
+                report.c.path, (delivery.c.attempts + 1).label("attempts"), delivery.c.commitment_failures,
             )
-            .select_from(_OBJECTS)
+            .select_from(OBJECTS)
             .where(_is_due(name, to_text(now)), report.c.path.is_not(None))
             .order_by(delivery.c.attempts, delivery.c.id)
             .limit(limit)
@@ -72,12 +73,11 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
 
 def has_due(store: Store, name: str) -> bool:
     """Whether anything waits whose time has come, at a destination whose time has come."""
-    return bool(store.rows(select(delivery.c.id).select_from(_OBJECTS).where(_is_due(name, store.now())).limit(1)))
+    return bool(store.rows(select(delivery.c.id).select_from(OBJECTS).where(_is_due(name, store.now())).limit(1)))
 
 
 def _is_due(name: str, now: str) -> ColumnElement[bool]:
-    """What may go, of `_OBJECTS`."""
-    out_of_reach = select(destination.c.name).where(destination.c.name == name, destination.c.next_attempt_at > now)
+    """What may go, of `OBJECTS`."""
     return (
         (delivery.c.destination == name)
         & (delivery.c.status == "waiting")
@@ -85,9 +85,14 @@ def _is_due(name: str, now: str) -> ColumnElement[bool]:
         & (study.c.state != "held")
         # While its study is in the analysis, what was never offered is about to be superseded: `predecessors`.
         & ((delivery.c.attempts > 0) | func.coalesce(study.c.claimed_until <= now, True))
-        & ~out_of_reach.exists()
+        & ~is_out_of_reach(name, now)
         & ~_earlier_waiting().exists()
     )
+
+
+def is_out_of_reach(name: str, now: str) -> ColumnElement[bool]:
+    """Whether a destination is not to be tried now."""
+    return select(destination.c.name).where(destination.c.name == name, destination.c.next_attempt_at > now).exists()
 
 
 def _earlier_waiting() -> Select[tuple[int]]:
@@ -113,22 +118,34 @@ def _earlier_waiting() -> Select[tuple[int]]:
 def is_waiting(store: Store, due: Due) -> bool:
     """Whether a claimed object is still to be sent: its study may have been withdrawn or held meanwhile."""
     found = store.rows(
-        select(delivery.c.status, study.c.state).select_from(_OBJECTS).where(delivery.c.id == due.delivery_id)
+        select(delivery.c.status, study.c.state).select_from(OBJECTS).where(delivery.c.id == due.delivery_id)
     )
     return bool(found) and found[0].status == "waiting" and found[0].state != "held"
 
 
-def mark_delivered(store: Store, due: Due, name: str, status: str) -> None:
-    """The destination has it; also where a withdrawal came while it was on its way, for that is the truth."""
+def mark_delivered(store: Store, due: Due, name: str, status: str | None, ask_at: datetime | None = None) -> None:
+    """The destination has it; also where a withdrawal came while it was on its way, for that is the truth.
+
+    Args:
+        store: the record.
+        due: what was sent.
+        name: the destination.
+        status: of C-STORE; None where there was none.
+        ask_at: when the destination is to be asked whether it keeps it.
+    """
     with store.write() as connection:
         now = store.now()
         before = connection.execute(select(delivery.c.status).where(delivery.c.id == due.delivery_id)).scalar()
         connection.execute(
             update(delivery)
-            .where(delivery.c.id == due.delivery_id)
-            .values(status="delivered", last_status=status, last_error=None, next_attempt_at=None, delivered_at=now)
-        )
-        _event(connection, now, "delivered", due, f"{name}: {status}")
+            # Committed meanwhile, by a late word on an earlier try: that says more.
+            .where(delivery.c.id == due.delivery_id, delivery.c.status != "committed")
+            .values(
+                status="delivered", last_status=status, last_error=None, next_attempt_at=None, delivered_at=now,
+                transaction_uid=None, commitment_due_at=to_text(ask_at) if ask_at else None,
+            )
+        )  # fmt: skip
+        _event(connection, now, "delivered", due, f"{name}: {status or 'written'}")
         if before == "cancelled":
             _event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
 
@@ -205,7 +222,7 @@ def make_due(store: Store, statuses: Sequence[str], since: str | None = None) ->
         condition = condition & delivery.c.report_id.in_(select(report.c.id).where(report.c.created_at >= since))
     with store.write() as connection:
         cancel_superseded(connection, condition)
-        values: dict[str, Any] = {"status": "waiting", "next_attempt_at": store.now()}
+        values: dict[str, Any] = {"status": "waiting", "next_attempt_at": store.now(), "commitment_failures": 0}
         if "held" in statuses:  # a person lets it go after its time; a retry does not
             values |= {"deliver_before": None, "last_error": None}
         count = connection.execute(update(delivery).where(condition).values(**values)).rowcount
@@ -217,19 +234,23 @@ def make_due(store: Store, statuses: Sequence[str], since: str | None = None) ->
 
 def cancel_superseded(connection: Connection, condition: ColumnElement[bool]) -> None:
     """Of the deliveries that *condition* names, those of a report that a later revision replaced never go."""
-    later = analysis.alias()
-    is_replaced = (
-        select(report.c.id)
-        .join(analysis, analysis.c.id == report.c.analysis_id)
-        .join(later, (later.c.study_id == analysis.c.study_id) & (later.c.revision > analysis.c.revision))
-        .where(report.c.id == delivery.c.report_id)
-        .correlate(delivery)
-        .exists()
-    )
     connection.execute(
         update(delivery)
-        .where(condition, is_replaced)
+        .where(condition, has_later_revision())
         .values(status="cancelled", next_attempt_at=None, last_error=SUPERSEDED)
+    )
+
+
+def has_later_revision() -> ColumnElement[bool]:
+    """Whether a later revision replaced the object of a delivery."""
+    made, of, later = report.alias(), analysis.alias(), analysis.alias()
+    return (
+        select(made.c.id)
+        .join(of, of.c.id == made.c.analysis_id)
+        .join(later, (later.c.study_id == of.c.study_id) & (later.c.revision > of.c.revision))
+        .where(made.c.id == delivery.c.report_id)
+        .correlate(delivery)
+        .exists()
     )
 
 
@@ -265,7 +286,7 @@ def forget_destinations(store: Store, configured: Collection[str]) -> int:
                 select(
                     literal(now), study.c.study_instance_uid, report.c.sop_instance_uid, literal("cancelled"), why
                 )
-                .select_from(_OBJECTS)
+                .select_from(OBJECTS)
                 .where(gone)
                 .order_by(delivery.c.id),
             )

@@ -5,6 +5,7 @@ from sqlalchemy import Select, delete, select, update
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import (
     analysis,
+    commitment,
     delivery,
     event,
     finding,
@@ -22,8 +23,10 @@ STUDIES_AT_A_TIME = 100
 
 
 def _unfinished_reports() -> Select[tuple[int]]:
-    """Reports that still have somewhere to go."""
-    return select(delivery.c.report_id).where(delivery.c.status.in_(("waiting", "parked", "held")))
+    """Reports that still have somewhere to go, or may have to go again: the destination has not committed yet."""
+    return select(delivery.c.report_id).where(
+        delivery.c.status.in_(("waiting", "parked", "held")) | delivery.c.commitment_due_at.is_not(None)
+    )
 
 
 def forget_instances(store: Store, before: str) -> list[str]:
@@ -52,6 +55,12 @@ def forget_objects(store: Store, before: str) -> list[str]:
         if paths:
             add_event(connection, store.now(), "objects removed by retention", detail=str(len(paths)))
         return paths
+
+
+def forget_transactions(store: Store, before: str) -> None:
+    """Remove what was asked of destinations before a time; a later word on it is of an unknown transaction."""
+    with store.write() as connection:
+        connection.execute(delete(commitment).where(commitment.c.requested_at < before))
 
 
 def forget_rows(store: Store, before: str) -> int:

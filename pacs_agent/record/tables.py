@@ -145,8 +145,13 @@ delivery = Table(
     Column("deliver_before", Text),
     Column("delivered_at", Text),
     Column("committed_at", Text),
+    # Storage commitment: of the request that is out, and when to ask, or until when to wait for the answer.
+    Column("transaction_uid", Text),
+    Column("commitment_due_at", Text, comment="null: nothing is to be asked"),
+    Column("commitment_failures", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("report_id", "destination"),
 )
+Index("delivery_by_commitment", delivery.c.destination, delivery.c.commitment_due_at)
 Index("delivery_in_turn", delivery.c.destination, delivery.c.status, delivery.c.attempts)
 Index("delivery_by_deadline", delivery.c.destination, delivery.c.status, delivery.c.deliver_before)
 
@@ -169,6 +174,15 @@ rejection = Table(
     Column("reason", Text, nullable=False),
     Column("note_uid", Text, nullable=False, comment="SOP Instance UID of the rejection note"),
     Column("received_at", Text, nullable=False),
+)
+
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("requested_at", Text, nullable=False, index=True),
+    Column("answered_at", Text),
 )
 
 pause = Table(

@@ -217,10 +217,15 @@ def test_outbox_keeps_what_rows_name_and_nothing_else(delivery: Delivery, data_d
 
 def test_destination_gets_what_is_received_since_it_is_known(delivery: Delivery) -> None:
     """Nothing older, and nothing of another SR class."""
+
+    def deliveries(sr_class: str, received_at: str) -> object:
+        about = {"calling_ae_title": "XR1", "findings": [("hand", "normal")]}
+        return delivery.outbox.addresses(received_at=received_at, **about).deliveries("sr", sr_class)
+
     now = delivery.store.now()
-    assert delivery.outbox.deliveries("comprehensive3d", now) == {"pacs": ("waiting", None)}
-    assert delivery.outbox.deliveries("enhanced", now) == {}
-    assert delivery.outbox.deliveries("comprehensive3d", "2026-01-05T09:59:59.999Z") == {}
+    assert deliveries("comprehensive3d", now) == {"pacs": ("waiting", None)}
+    assert deliveries("enhanced", now) == {}
+    assert deliveries("comprehensive3d", "2026-01-05T09:59:59.999Z") == {}
 
 
 def test_echo(delivery: Delivery, pacs: Pacs) -> None:

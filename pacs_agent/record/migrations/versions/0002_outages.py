@@ -76,3 +76,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("study_id", "body_part", "laterality"),
     )
+    for name in ("transaction_uid", "commitment_due_at"):
+        op.add_column("delivery", sa.Column(name, sa.Text(), nullable=True))
+    op.add_column("delivery", sa.Column("commitment_failures", sa.Integer(), nullable=False, server_default="0"))
+    op.create_index("delivery_by_commitment", "delivery", ["destination", "commitment_due_at"], unique=False)
+    op.create_table(
+        "commitment",
+        sa.Column("transaction_uid", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("requested_at", sa.Text(), nullable=False),
+        sa.Column("answered_at", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("transaction_uid"),
+    )
+    op.create_index("ix_commitment_requested_at", "commitment", ["requested_at"], unique=False)
