@@ -21,6 +21,7 @@ from pacs_agent.errors import OutOfResourcesError, PacsAgentError
 from pacs_agent.presence import running_state
 from pacs_agent.receive.listener import server_tls
 from pacs_agent.record.store import Store
+from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.settings import Destination, Settings, Tls
 
@@ -130,7 +131,7 @@ def _echo(target: Destination, ours: str) -> str:
 
 def _storage(target: Destination, ours: str, kind: str) -> str:
     """Offer the class of one kind of object, as it would be sent: an association of its own names the culprit."""
-    sop_class_uid = {"sr": SR_CLASSES[target.sr_class]}[kind]
+    sop_class_uid = {"sr": SR_CLASSES[target.sr_class], "capture": CAPTURE_CLASS}[kind]
     name = UID(sop_class_uid).name
     assoc = association(target, ours, [sop_class_uid])
     if not assoc.is_established:

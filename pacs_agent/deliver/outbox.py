@@ -13,6 +13,8 @@ from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.settings import Destination
 
+Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -76,11 +78,16 @@ class Outbox:
             (self._data_dir / name).unlink(missing_ok=True)
         return len(paths)
 
-    def deliveries(self, sr_class: str, received_at: str) -> dict[str, tuple[Literal["waiting", "held"], str | None]]:
-        """Where an object of *sr_class* goes: destination to status and deadline."""
-        wanted: dict[str, tuple[Literal["waiting", "held"], str | None]] = {}
+    def deliveries(self, sr_class: str | None, received_at: str) -> Deliveries:
+        """Where an object goes: destination to status and deadline.
+
+        Args:
+            sr_class: of a report, which goes where this class is wanted; None: a capture, which goes everywhere.
+            received_at: when the study came.
+        """
+        wanted: Deliveries = {}
         for target in self._destinations:
-            if target.sr_class != sr_class or self._added_at[target.name] > received_at:
+            if sr_class not in (None, target.sr_class) or self._added_at[target.name] > received_at:
                 continue
             deadline = None
             if target.deliver_within_hours:
