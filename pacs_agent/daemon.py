@@ -98,7 +98,9 @@ class Daemon:
             process=self._process,
             assess=self._assess,
             map_body_part=_mapping(settings),
-            make_reports=Reporting(settings, store, self._outbox, bundle.identity, _equipment(settings, store)),
+            make_reports=Reporting(
+                settings, store, self._outbox, bundle.identity, _equipment(settings, store), self._process.capture
+            ),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,

@@ -20,6 +20,7 @@ from pacs_agent.phantom.dataset import study, write_study
 from pacs_agent.phantom.lesion import Lesion
 from pacs_agent.record import reading
 from pacs_agent.record.reading import QueryResult
+from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.report.text import report_text
 from pacs_agent.settings import Agent, Destination, Listener, Log, Settings, Study
@@ -93,8 +94,9 @@ def _run(folder: Path, say: Callable[[str], None]) -> DemoOutcome:
         finally:
             daemon.stop()
         found = reading.results(settings.database_path)
-        reports = sorted(received.glob("*.dcm"))
-        text = report_text(dcmread(reports[0])) if reports else "no report was received"
+        objects = map(dcmread, sorted(received.glob("*.dcm")))
+        report = next((ds for ds in objects if ds.SOPClassUID != CAPTURE_CLASS), None)
+        text = report_text(report) if report else "no report was received"
     return DemoOutcome(found, text, is_complete)
 
 
@@ -117,7 +119,7 @@ def _wait(database: Path, count: int) -> bool:
 
 @contextmanager
 def _pacs(folder: Path) -> Iterator[int]:
-    """A PACS that keeps reports; gives its port."""
+    """A PACS that keeps reports and captures; gives its port."""
 
     def on_store(event: evt.Event) -> int:
         ds = event.dataset
@@ -126,7 +128,7 @@ def _pacs(folder: Path) -> Iterator[int]:
         return 0x0000
 
     ae = AE(ae_title=PACS)
-    for uid in SR_CLASSES.values():
+    for uid in (*SR_CLASSES.values(), CAPTURE_CLASS):
         ae.add_supported_context(uid)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, on_store)])
     try:

@@ -1,46 +1,68 @@
 """From claim and findings to objects: built, their bytes safe in the outbox, their destinations named.
 
-Enters: what the analysis station found. Leaves: rows for the record. Never sends, never decides what is found.
+Enters: what the analysis station found. Leaves: rows for the record. Never sends, never decides what is found, never
+lets a heat map that cannot be made hold the report up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
+import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs_agent.analyse.finding import Finding, ModelIdentity
+from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity
+from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox, gets
+from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
 from pacs_agent.record import analysing
 from pacs_agent.record.analysing import ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
 from pacs_agent.record.store import Store
-from pacs_agent.report.sr import (
-    SR_CLASSES,
-    Equipment,
-    Predecessor,
-    ReportIdentity,
-    SrClass,
-    encode_part10,
-    structured_report,
-)
+from pacs_agent.report import capture
+from pacs_agent.report.content import CaptureReference, Equipment
+from pacs_agent.report.signature import ReportIdentity, encode_part10
+from pacs_agent.report.sr import SR_CLASSES, Predecessor, SrClass, structured_report
 from pacs_agent.report.uids import new_uid
 from pacs_agent.settings import Settings
 
+log = structlog.get_logger()
+
 
 class Reporting:
-    """Claim and findings to objects: headers read, SR built, bytes made safe, destinations named."""
+    """Claim and findings to objects: headers read, captures and SR built, bytes made safe, destinations named.
+
+    Args:
+        settings: which objects are made, and the destinations.
+        store: the record.
+        outbox: where bytes are safe.
+        model: which model spoke.
+        equipment: this installation.
+        render: has the analysis process show an image with its heat map, or says why it cannot.
+    """
 
     def __init__(
-        self, settings: Settings, store: Store, outbox: Outbox, model: ModelIdentity, equipment: Equipment
+        self,
+        settings: Settings,
+        store: Store,
+        outbox: Outbox,
+        model: ModelIdentity,
+        equipment: Equipment,
+        render: Callable[[CaptureRequest], CapturePicture | str],
     ) -> None:
         self._settings = settings
         self._store = store
         self._outbox = outbox
         self._model = model
         self._equipment = equipment
+        self._render = render
 
     def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
-        """One report for each class of SR that a destination wants."""
+        """The captures, then one report for each class of SR that a destination wants.
+
+        Raises:
+            WorkerUnavailableError: the analysis process was stopped, or cannot be started again.
+        """
         named = {image.sop_instance_uid for finding in findings for image in finding.images}
         sources = [self._source(instance) for instance in claim.instances if instance.facts.sop_instance_uid in named]
         predecessors = [
@@ -55,18 +77,100 @@ class Reporting:
         )
         targets = self._settings.destination
         classes = {target.sr_class for target in targets if gets(target, "sr")} if targets else {"comprehensive3d"}
-        return [
-            self._one(
+        rows: list[ReportRow] = []
+        captures: dict[str, CaptureReference | str] = {}
+        if (
+            any(gets(target, "capture") for target in targets)
+            if targets
+            else "capture" in self._settings.report.objects
+        ):
+            headers = {str(source.SOPInstanceUID): source for source in sources}
+            for uid, made in self._captures(claim, findings, headers, addresses):
+                if isinstance(made, str):
+                    log.warning("no heat map", sop_instance_uid=uid, reason=made)
+                    captures[uid] = made
+                else:
+                    captures[uid] = CaptureReference(made.sop_instance_uid, made.series_instance_uid)
+                    rows.append(made)
+        # Behind the pictures that they refer to, so that a PACS has those first.
+        rows += [
+            self._report(
                 claim,
                 findings,
                 sources,
                 [each for each in predecessors if each.sop_class_uid == uid],
+                captures,
                 name,
                 addresses,
             )
             for name, uid in SR_CLASSES.items()
             if name in classes
         ]
+        return rows
+
+    def _captures(
+        self, claim: Claim, findings: Sequence[Finding], headers: dict[str, Dataset], addresses: Addresses
+    ) -> Iterator[tuple[str, ReportRow | str]]:
+        """Of each image with a heat map its UID and the object, one after the other; or why there is none."""
+        paths = {instance.facts.sop_instance_uid: instance.path for instance in claim.instances}
+        for number, finding in enumerate(findings):
+            series_instance_uid = new_uid()
+            for outcome in finding.explained:
+                uid = outcome.sop_instance_uid
+                picture = self._picture(finding, outcome, paths[uid])
+                if isinstance(picture, str):
+                    yield uid, picture
+                    continue
+                identity = self._identity(claim, series_instance_uid)
+                ds = capture.secondary_capture(
+                    finding,
+                    outcome,
+                    headers[uid],
+                    (picture.rows, picture.columns, picture.rgb),
+                    self._model,
+                    self._equipment,
+                    identity,
+                    series_number=capture.FIRST_SERIES_NUMBER + number,
+                )
+                yield uid, self._row("capture", ds, addresses)
+
+    def _picture(self, finding: Finding, outcome: ImageOutcome, path: str | None) -> CapturePicture | str:
+        request = CaptureRequest(
+            self._settings.data_dir / (path or "missing"),
+            finding.body_part,
+            capture.full_scale(finding),
+            capture.TITLE,
+            capture.caption(finding, outcome, self._model, self._equipment),
+            capture.SCALE,
+        )
+        try:
+            return self._render(request)
+        except WorkerUnavailableError:
+            raise
+        except WorkerDiedError as error:
+            return str(error)
+
+    def _identity(self, claim: Claim, series_instance_uid: str) -> ReportIdentity:
+        return ReportIdentity(
+            sop_instance_uid=new_uid(),
+            series_instance_uid=series_instance_uid,
+            revision=claim.revision,
+            created_at=self._store.clock().astimezone(),  # the site's zone, as StudyTime is
+        )
+
+    def _row(
+        self, kind: Literal["sr", "capture"], ds: Dataset, addresses: Addresses, sr_class: SrClass | None = None
+    ) -> ReportRow:
+        """The object's bytes made safe."""
+        return ReportRow(
+            object=kind,
+            sop_class_uid=str(ds.SOPClassUID),
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            path=self._outbox.keep(str(ds.SOPInstanceUID), encode_part10(ds)),
+            deliveries=addresses.deliveries(kind, sr_class),
+            not_wanted=addresses.not_wanted(kind, sr_class),
+        )
 
     def _source(self, instance: ClaimedInstance) -> Dataset:
         """The header of an image; where its file is gone, what the record knows of it."""
@@ -80,36 +184,24 @@ class Reporting:
         header.AccessionNumber, header.Modality = facts.accession_number, facts.modality
         return header
 
-    def _one(
+    def _report(
         self,
         claim: Claim,
         findings: Sequence[Finding],
         sources: Sequence[Dataset],
         predecessors: Sequence[Predecessor],
+        captures: Mapping[str, CaptureReference | str],
         sr_class: SrClass,
         addresses: Addresses,
     ) -> ReportRow:
-        identity = ReportIdentity(
-            sop_instance_uid=new_uid(),
-            series_instance_uid=new_uid(),
-            revision=claim.revision,
-            created_at=self._store.clock().astimezone(),  # the site's zone, as StudyTime is
-        )
         ds = structured_report(
             findings,
             sources,
             self._model,
             self._equipment,
-            identity,
+            self._identity(claim, new_uid()),
             predecessors=predecessors,
+            captures=captures,
             sr_class=sr_class,
         )
-        return ReportRow(
-            object="sr",
-            sop_class_uid=SR_CLASSES[sr_class],
-            sop_instance_uid=identity.sop_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            path=self._outbox.keep(identity.sop_instance_uid, encode_part10(ds)),
-            deliveries=addresses.deliveries("sr", sr_class),
-            not_wanted=addresses.not_wanted("sr", sr_class),
-        )
+        return self._row("sr", ds, addresses, sr_class)

@@ -254,8 +254,14 @@ class Model(_Section):
 class Report(_Section):
     """Which objects are made."""
 
-    # "capture" comes with the heat map; refusing it is clearer than leaving it out silently.
-    objects: tuple[Literal["sr"], ...] = Field(("sr",), min_length=1)
+    objects: tuple[Literal["sr", "capture"], ...] = ("sr", "capture")
+
+    @field_validator("objects")
+    @classmethod
+    def _with_a_report(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "sr" not in value:
+            raise ValueError("'sr' must be among them: it is what says the finding")
+        return value
 
 
 class Address(_Section):

@@ -19,6 +19,7 @@ from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.guard import TENSORS, Guard, GuardVerdict, make_guard
 from pacs_agent.analyse.network import MEMBERS, GatedEnsemble, Output, build_network
 from pacs_agent.analyse.pixels import InputSpec
+from pacs_agent.analyse.saliency import combined
 from pacs_agent.errors import BundleError
 
 MAX_CPU_THREADS = 8  # networks this small gain nothing from more, and a busy machine has other work
@@ -32,11 +33,13 @@ class Examination:
         probabilities: (N,) of `abnormal`, 0 to 1; NaN where the network gave none.
         member_probabilities: (N, 3), likewise.
         verdicts: N; None where the bundle has no guard.
+        attention: N maps (h, w) float32, 0 and more: what speaks for `abnormal`, on the network's input; coarse.
     """
 
     probabilities: NDArray[np.float32]
     member_probabilities: NDArray[np.float32]
     verdicts: tuple[GuardVerdict | None, ...]
+    attention: tuple[NDArray[np.float32], ...]
 
 
 class Ensemble:
@@ -73,10 +76,11 @@ class Ensemble:
         return examined.probabilities, examined.member_probabilities
 
     def examine(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], batch_size: int) -> Examination:
-        """As `predict`, with the guard's verdict on each picture."""
+        """As `predict`, with the guard's verdict on each picture and where it was that the networks looked."""
         ensemble = [np.zeros(0, np.float32)]
         members = [np.zeros((0, MEMBERS), np.float32)]
         verdicts: list[GuardVerdict | None] = []
+        attention: list[NDArray[np.float32]] = []
         for start in range(0, len(inputs), batch_size):
             chunk = slice(start, start + batch_size)
             output = self.forward(inputs[chunk], body_parts[chunk])
@@ -84,13 +88,22 @@ class Ensemble:
             members.append(torch.softmax(output.member_logits, dim=-1)[..., 1].cpu().numpy())
             judged = self.guard.judge(output.pooled, body_parts[chunk]) if self.guard else None
             verdicts += judged if judged is not None else [None] * len(inputs[chunk])
-        return Examination(np.concatenate(ensemble), np.concatenate(members), tuple(verdicts))
+            attention += self._attention(output, body_parts[chunk])
+        return Examination(np.concatenate(ensemble), np.concatenate(members), tuple(verdicts), tuple(attention))
+
+    @torch.inference_mode()
+    def _attention(self, output: Output, body_parts: Sequence[str | None]) -> list[NDArray[np.float32]]:
+        """The members' maps, weighted as their logits were."""
+        if output.maps is None:
+            raise TypeError("a batch without maps")
+        weights = self.network.member_weights(output.member_logits, body_parts)
+        return list(combined(output.maps, weights).cpu().numpy())
 
     @torch.inference_mode()
     def forward(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None]) -> Output:
-        """One batch through the network: logits and pooled features, on the device."""
+        """One batch through the network: logits, pooled features and maps, on the device."""
         pictures = normalised(inputs, self.bundle.manifest.input, self.device)
-        return describe(self.network, pictures, body_parts, flip=self.bundle.manifest.test_time_flip)
+        return describe(self.network, pictures, body_parts, flip=self.bundle.manifest.test_time_flip, with_maps=True)
 
 
 def describe(
@@ -100,6 +113,7 @@ def describe(
     *,
     flip: bool,
     reduced: bool = True,
+    with_maps: bool = False,
 ) -> Output:
     """A batch through a network as the daemon does it.
 
@@ -109,16 +123,20 @@ def describe(
         body_parts: of each.
         flip: take the mean with the mirror image's.
         reduced: bfloat16 on CUDA; on a CPU, where it is several times slower than float32, never.
+        with_maps: with each member's Grad-CAM; of the mirror image turned back.
     """
     enabled = reduced and pictures.device.type == "cuda"
     with torch.autocast(pictures.device.type, dtype=torch.bfloat16, enabled=enabled):
-        output = network.describe(pictures, body_parts)
+        output = network.describe(pictures, body_parts, with_maps=with_maps)
         if not flip:
             return output
-        mirrored = network.describe(pictures.flip(3), body_parts)
+        mirrored = network.describe(pictures.flip(3), body_parts, with_maps=with_maps)
     member_logits = (output.member_logits + mirrored.member_logits) / 2
     logits = network.combine(member_logits, body_parts)
-    return Output(logits, member_logits, (output.pooled + mirrored.pooled) / 2)
+    maps = None
+    if output.maps is not None and mirrored.maps is not None:
+        maps = (output.maps + mirrored.maps.flip(3)) / 2
+    return Output(logits, member_logits, (output.pooled + mirrored.pooled) / 2, maps)
 
 
 def normalised(inputs: NDArray[np.uint8], spec: InputSpec, device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ class ImageOutcome:
         reason: why it failed, for a person.
         doubt: why its probability does not count, for a person: the picture is not what the model knows, or not of
             the part that the header says.
+        attention: the highest value of its heat map; 0 where nothing in it spoke for abnormal, None unless analysed.
     """
 
     sop_instance_uid: str
@@ -31,6 +32,7 @@ class ImageOutcome:
     member_probabilities: tuple[float, ...] = ()
     reason: str | None = None
     doubt: str | None = None
+    attention: float | None = None
 
     @property
     def counted_probability(self) -> float | None:
@@ -76,6 +78,13 @@ class Finding:
     threshold: float
     images: tuple[ImageOutcome, ...]
     reason: str | None = None
+
+    @property
+    def explained(self) -> tuple[ImageOutcome, ...]:
+        """The images with a heat map: those that an abnormal finding rests on."""
+        if self.finding != "abnormal":
+            return ()
+        return tuple(image for image in self.images if image.counted_probability is not None)
 
     @property
     def image_count(self) -> int:

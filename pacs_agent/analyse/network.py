@@ -12,6 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from pacs_agent.analyse.saliency import activation_map, centred, side_by_side
+
 GATED_PARTS = ("shoulder", "elbow")
 """Parts with a gate of their own; in the state dict they are upper case, as in the published checkpoint."""
 
@@ -29,11 +31,13 @@ class Output:
         logits: (N, num_classes) of the ensemble; the last class is `abnormal`.
         member_logits: (N, members, num_classes).
         pooled: (N, features), of all members side by side.
+        maps: (N, members, h, w), each member's Grad-CAM; None where it was not asked for.
     """
 
     logits: Tensor
     member_logits: Tensor
     pooled: Tensor
+    maps: Tensor | None = None
 
 
 class Dropout(nn.Dropout):
@@ -76,11 +80,26 @@ class EnhancedBlock(nn.Module):
 
 
 class Member(nn.Module):
-    """One network of an ensemble."""
+    """One network of an ensemble: feature maps, and a classifier of them.
+
+    Attributes:
+        stride: of the last feature maps, where their cells look at the first pixel of it; 0: not known to.
+    """
+
+    stride = 0
+
+    def extract(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to the last feature maps (N, channels, h, w) and pooled features (N, features), float32."""
+        raise NotImplementedError
+
+    def classify(self, features: Tensor) -> Tensor:
+        """The last feature maps to logits (N, num_classes), float32."""
+        raise NotImplementedError
 
     def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) to logits (N, num_classes) and pooled features (N, features), float32."""
-        raise NotImplementedError
+        features, pooled = self.extract(x)
+        return self.classify(features), pooled
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to logits (N, num_classes)."""
@@ -94,6 +113,8 @@ class BaseModel(Member):
         num_classes: logits.
         dropout: after the first convolution and after each stage; it matters in training only.
     """
+
+    stride = 8
 
     def __init__(self, num_classes: int = 2, dropout: Sequence[float] = DROPOUT) -> None:
         super().__init__()
@@ -118,15 +139,15 @@ class BaseModel(Member):
         """The attended feature maps: (N, 3, H, W) to (N, 128, H / 8, W / 8)."""
         return self.stages(x)[-1]
 
-    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, num_classes), and every stage's maps averaged over the picture: (N, 240), float32.
+    def extract(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The attended maps, and every stage's maps averaged over the picture: (N, 240), float32.
 
         The early stages tell texture, which no label asks for: they are what betrays a picture from elsewhere.
         """
         stages = self.stages(x)
         with torch.autocast(x.device.type, enabled=False):
             pooled = torch.cat([stage.float().mean(dim=(2, 3)) for stage in stages], dim=1)
-        return self.classify(stages[-1]), pooled
+        return stages[-1], pooled
 
     def classify(self, features: Tensor) -> Tensor:
         """Feature maps to logits (N, num_classes), in float32 even under autocast: bfloat16 has three digits."""
@@ -150,11 +171,15 @@ class Backbone(Member):
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(body.num_features, num_classes)
 
-    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) to logits (N, num_classes) and pooled features (N, features), float32."""
-        pooled = self.body(x).float()
-        with torch.autocast(x.device.type, enabled=False):
-            return self.fc(self.dropout(pooled)), pooled
+    def extract(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """timm's unpooled features, and as its head pools them, float32."""
+        features = self.body.forward_features(x)
+        return features, self.body.forward_head(features).float()
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Unpooled features to logits (N, num_classes), in float32 even under autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            return cast(Tensor, self.fc(self.dropout(self.body.forward_head(features.float()))))
 
 
 class GatedEnsemble(nn.Module):
@@ -240,12 +265,23 @@ class GatedEnsemble(nn.Module):
         output = self.describe(x, body_parts)
         return output.logits, output.member_logits
 
-    def describe(self, x: Tensor, body_parts: Sequence[str | None] | Tensor) -> Output:
-        """As `forward`, with the members' pooled features side by side."""
-        described = [member.describe(x) for member in self.members]
-        member_logits = torch.stack([logits for logits, _ in described], dim=1).float()
-        pooled = torch.cat([features for _, features in described], dim=1)
-        return Output(self.combine(member_logits, body_parts), member_logits, pooled)
+    def describe(self, x: Tensor, body_parts: Sequence[str | None] | Tensor, *, with_maps: bool = False) -> Output:
+        """As `forward`, with the members' pooled features side by side, and on demand with their Grad-CAM."""
+        logits, pooled, maps = [], [], []
+        for member in self.members:  # one by one: of feature maps, one member's are held at a time
+            features, averaged = member.extract(x)
+            logits.append(member.classify(features))
+            pooled.append(averaged)
+            if with_maps:
+                seen = activation_map(features, member.classify)
+                maps.append(centred(seen, member.stride) if member.stride else seen)
+        member_logits = torch.stack(logits, dim=1).float()
+        return Output(
+            self.combine(member_logits, body_parts),
+            member_logits,
+            torch.cat(pooled, dim=1),
+            side_by_side(maps) if maps else None,
+        )
 
 
 class EnhancedEnsemble(GatedEnsemble):

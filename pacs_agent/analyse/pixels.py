@@ -126,16 +126,29 @@ def model_input(picture: NDArray[np.uint8], spec: InputSpec) -> Picture:
         uint8 (size, size).
     """
     reduced = Image.fromarray(reduce_picture(picture, spec.source_longest_side))
-    size = spec.size
+    left, top, right, bottom = inner_box(reduced.size, spec)
+    inner = reduced.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     if spec.fit == "stretch":
-        return np.asarray(reduced.resize((size, size), Image.Resampling.BILINEAR))
-    scale = size / max(reduced.size)
-    inner = reduced.resize(
-        (max(1, round(reduced.width * scale)), max(1, round(reduced.height * scale))), Image.Resampling.BILINEAR
-    )
-    square = Image.new("L", (size, size))
-    square.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
+        return np.asarray(inner)
+    square = Image.new("L", (spec.size, spec.size))
+    square.paste(inner, (left, top))
     return np.asarray(square)
+
+
+def inner_box(size: tuple[int, int], spec: InputSpec) -> tuple[int, int, int, int]:
+    """Where in the network's square input the picture lies: left, top, right, bottom; right and bottom not included.
+
+    Args:
+        size: columns and rows of the reduced picture.
+        spec: of the bundle.
+    """
+    side = spec.size
+    if spec.fit == "stretch":
+        return 0, 0, side, side
+    scale = side / max(size)
+    columns, rows = (max(1, round(length * scale)) for length in size)
+    left, top = (side - columns) // 2, (side - rows) // 2
+    return left, top, left + columns, top + rows
 
 
 def _part_10(path: Path, max_pixels: int) -> Dataset:

@@ -1,7 +1,8 @@
 """The analysis process seen from outside: started, asked, killed when it hangs, started again when it died.
 
-Enters: paths of images and their body parts. Leaves: an answer for each, or `WorkerDiedError`. Never imports torch,
-never decodes, never pickles: messages are JSON over a socket pair (their form is in worker.py).
+Enters: paths of images and their body parts. Leaves: an answer for each, on demand its capture, or `WorkerDiedError`.
+Never imports torch, never decodes, never pickles: messages are JSON, and pixels, over a socket pair (their form is in
+worker.py).
 """
 
 import json
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
@@ -26,6 +27,8 @@ from pacs_agent.errors import BundleError, WorkerDiedError, WorkerUnavailableErr
 from pacs_agent.settings import Model
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_CAPTURE_SIDE = 4096  # pixels; twice what is ever asked for
+NONSENSE = "gave an answer that cannot be understood"
 EXIT_SECONDS = 10  # for a process that closed its pipe, or was killed, to be gone
 
 
@@ -53,6 +56,7 @@ class ImageAnswer:
         member_probabilities: one for each network of the ensemble; empty where it could not be read.
         reason: why it could not be read, for a person.
         doubt: why its probability must not count, for a person.
+        attention: the highest value of its heat map; None where it could not be read.
     """
 
     key: str
@@ -60,6 +64,7 @@ class ImageAnswer:
     member_probabilities: tuple[float, ...]
     reason: str | None
     doubt: str | None = None
+    attention: float | None = None
 
     def outcome(self, sop_instance_uid: str, series_instance_uid: str) -> ImageOutcome:
         """The answer as the finding takes it."""
@@ -71,7 +76,35 @@ class ImageAnswer:
             self.member_probabilities,
             self.reason,
             self.doubt,
+            self.attention,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """An analysed image to be shown with its heat map.
+
+    Attributes:
+        path, body_part: as they were analysed.
+        full_scale: the attention at the colour bar's upper end.
+        title, lines, scale: the words, as overlay.Caption has them.
+    """
+
+    path: Path
+    body_part: str | None
+    full_scale: float
+    title: str
+    lines: tuple[str, ...]
+    scale: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePicture:
+    """A rendered capture: 8-bit RGB, by pixel."""
+
+    rows: int
+    columns: int
+    rgb: bytes
 
 
 class AnalysisProcess:
@@ -184,7 +217,37 @@ class AnalysisProcess:
         try:
             return _read_answers(answer, images)
         except (KeyError, TypeError, ValueError):
-            self._fail("gave an answer that cannot be understood")
+            self._fail(NONSENSE)
+
+    def capture(self, request: CaptureRequest) -> CapturePicture | str:
+        """Have the heat map of an image shown, soon after it was analysed: what was decoded then is at hand.
+
+        Returns:
+            The picture, or the reason why there is none, for a person.
+
+        Raises:
+            WorkerDiedError: it died of it, was silent for *timeout_s* or answered nonsense.
+            WorkerUnavailableError, BundleError: it was stopped, or was gone and cannot be started again.
+        """
+        with self._conversation:
+            pipe = self._ensure()
+            try:
+                answer = self._exchange(pipe, {"capture": {**asdict(request), "path": str(request.path)}})
+                if isinstance(reason := answer.get("reason"), str):
+                    return reason
+                rows, columns = answer.get("rows"), answer.get("columns")
+                if not (isinstance(rows, int) and isinstance(columns, int)):
+                    self._fail(NONSENSE)
+                if not (0 < rows <= MAX_CAPTURE_SIDE and 0 < columns <= MAX_CAPTURE_SIDE):
+                    self._fail(NONSENSE)
+                rgb = self._receive(pipe, rows * columns * 3)
+                if len(rgb) != rows * columns * 3:
+                    self._fail(NONSENSE)
+            except WorkerDiedError as error:
+                if self._stopped:  # says nothing of this image
+                    raise WorkerUnavailableError(str(error)) from error
+                raise
+            return CapturePicture(rows, columns, rgb)
 
     def stop(self) -> None:
         """Kill the process: an `analyse` that waits raises, and so do later ones until `start`."""
@@ -204,7 +267,7 @@ class AnalysisProcess:
             pipe = self._spawn()
             answer = self._exchange(pipe, {**self._configuration, "parent_pid": os.getpid()})
             if "error" not in answer and answer.get("ready") is not True:
-                self._fail("gave an answer that cannot be understood")
+                self._fail(NONSENSE)
         except WorkerDiedError as error:
             raise WorkerUnavailableError(str(error)) from error
         if "error" in answer:
@@ -240,17 +303,23 @@ class AnalysisProcess:
     def _exchange(self, pipe: Connection, message: dict[str, Any]) -> dict[str, Any]:
         """Send a message and wait for its answer."""
         try:
-            pipe.send_bytes(json.dumps(message).encode())
-            answer = json.loads(pipe.recv_bytes(MAX_ANSWER_BYTES))
+            answer = json.loads(self._receive(pipe, MAX_ANSWER_BYTES, json.dumps(message).encode()))
+        except ValueError:
+            self._fail(NONSENSE)
+        if not isinstance(answer, dict):
+            self._fail(NONSENSE)
+        return answer
+
+    def _receive(self, pipe: Connection, limit: int, message: bytes = b"") -> bytes:
+        """Send *message*, where there is one, and wait for bytes, at most *limit*."""
+        try:
+            if message:
+                pipe.send_bytes(message)
+            return pipe.recv_bytes(limit)
         except BlockingIOError:  # SO_RCVTIMEO or SO_SNDTIMEO ran out
             self._fail(f"did not answer in {self._timeout_s:g} s")
         except (EOFError, OSError):
             self._fail(None)
-        except ValueError:
-            self._fail("gave an answer that cannot be understood")
-        if not isinstance(answer, dict):
-            self._fail("gave an answer that cannot be understood")
-        return answer
 
     def _fail(self, reason: str | None) -> NoReturn:
         """Make sure that the process is gone, and say why; None: by how it ended."""
@@ -292,6 +361,7 @@ def _read_answers(answer: dict[str, Any], images: Sequence[ImageRequest]) -> lis
             member_probabilities=tuple(map(_probability, item["member_probabilities"])),
             reason=None if item["reason"] is None else str(item["reason"]),
             doubt=None if item.get("doubt") is None else str(item["doubt"]),
+            attention=None if item.get("attention") is None else _attention(item["attention"]),
         )
         for image, item in zip(images, answer["images"], strict=True)
         if item["key"] == image.key
@@ -305,6 +375,13 @@ def _probability(value: Any) -> float:
     number = float(value)
     if not (math.isfinite(number) and 0 <= number <= 1):
         raise ValueError("not a probability")
+    return number
+
+
+def _attention(value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError("not the height of a map")
     return number
 
 

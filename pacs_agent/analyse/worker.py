@@ -1,25 +1,26 @@
 """The analysis process: `python -m pacs_agent.analyse.worker FD`.
 
 Enters: JSON messages on the inherited socket FD, naming files. Leaves: JSON answers with probabilities, or a reason for
-each picture that could not be read. A picture never ends the process by an exception; the network's failure ends it on
-purpose, so that the supervisor starts a fresh one. Never opens a socket, never writes a picture or a row, never
-outlives its parent.
+each picture that could not be read; of single pictures the capture, as pixels. A picture never ends the process by an
+exception; the network's failure ends it on purpose, so that the supervisor starts a fresh one. Never opens a socket,
+never writes a file or a row, never outlives its parent.
 
 Messages, each one JSON object:
     configuration  {bundle, weights_sha256, device, batch_images, max_pixels, memory_limit_mb, parent_pid}
                    → {"ready": true, "device": …} or {"error": line}
     request        {"images": [{key, path, body_part}, …]}
-                   → {"images": [{key, abnormal_probability, member_probabilities, reason, doubt}, …]}, same order
+                   → {"images": [{key, abnormal_probability, member_probabilities, reason, doubt, attention}, …]},
+                   same order
+    request        {"capture": {path, body_part, full_scale, title, lines, scale}}
+                   → {"rows", "columns"} and then rows × columns × 3 bytes, or {"reason": line}
 """
 
 import ctypes
 import json
-import math
 import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -27,13 +28,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
-from pacs_agent.analyse.pixels import InputSpec, model_input, read_picture
-from pacs_agent.errors import BundleError, PixelsError
+from pacs_agent.analyse.workbench import Workbench
+from pacs_agent.errors import BundleError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DECODE_THREADS = 2  # decoders let go of the interpreter's lock; more would only hold more full-size pictures
@@ -56,66 +54,18 @@ def main(descriptor: int) -> None:
             return
         _send(pipe, {"ready": True, "device": str(ensemble.device)})
         with ThreadPoolExecutor(DECODE_THREADS, "decode") as decoders:
+            bench = Workbench(ensemble, decoders, configuration["batch_images"], configuration["max_pixels"])
             while True:
-                images = json.loads(pipe.recv_bytes())["images"]
-                answers = _analyse(
-                    ensemble, images, decoders, configuration["batch_images"], configuration["max_pixels"]
-                )
-                _send(pipe, {"images": answers})
-
-
-def _analyse(
-    ensemble: Ensemble,
-    images: Sequence[dict[str, Any]],
-    decoders: ThreadPoolExecutor,
-    batch_images: int,
-    max_pixels: int,
-) -> list[dict[str, Any]]:
-    """One answer for each image: decoded side by side, then all that could be read in one batch."""
-    spec = ensemble.bundle.manifest.input
-    decoded = list(decoders.map(lambda image: _decode(Path(image["path"]), spec, max_pixels), images))
-    readable = [index for index, picture in enumerate(decoded) if not isinstance(picture, str)]
-    answers: list[dict[str, Any]] = [
-        {
-            "key": image["key"],
-            "abnormal_probability": None,
-            "member_probabilities": [],
-            "reason": picture if isinstance(picture, str) else None,
-            "doubt": None,
-        }
-        for image, picture in zip(images, decoded, strict=True)
-    ]
-    if not readable:
-        return answers
-    inputs = np.stack([picture for picture in decoded if not isinstance(picture, str)])
-    body_parts = [images[index]["body_part"] for index in readable]
-    found = ensemble.examine(inputs, body_parts, batch_images)
-    for index, probability, of_members, verdict in zip(
-        readable, found.probabilities.tolist(), found.member_probabilities.tolist(), found.verdicts, strict=True
-    ):
-        if all(map(math.isfinite, (probability, *of_members))):
-            answers[index].update(
-                abnormal_probability=probability,
-                member_probabilities=of_members,
-                doubt=verdict.reason if verdict else None,
-            )
-        else:  # NaN is not greater than any threshold: it would read as normal
-            answers[index]["reason"] = "the network gave no probability"
-    return answers
-
-
-def _decode(path: Path, spec: InputSpec, max_pixels: int) -> NDArray[np.uint8] | str:
-    """The network's input, or the reason why there is none."""
-    try:
-        picture = read_picture(path, max_pixels=max_pixels, longest_side=spec.source_longest_side)
-        return model_input(picture, spec)
-    except PixelsError as error:
-        return str(error)
-    except MemoryError:
-        return "could not be read: it needs more memory than the analysis process may use"
-    except Exception as error:  # noqa: BLE001 - a picture may break a decoder in any way; it must not cost its neighbours
-        lines = str(error).strip().splitlines() or [""]
-        return f"could not be read: {type(error).__name__}: {lines[0][:200]}"
+                request = json.loads(pipe.recv_bytes())
+                if "images" in request:
+                    _send(pipe, {"images": bench.analyse(request["images"])})
+                    continue
+                capture = bench.capture(**request["capture"])
+                if isinstance(capture, str):
+                    _send(pipe, {"reason": capture})
+                else:
+                    _send(pipe, {"rows": capture.shape[0], "columns": capture.shape[1]})
+                    pipe.send_bytes(capture.tobytes())
 
 
 def _load(configuration: dict[str, Any]) -> Ensemble:

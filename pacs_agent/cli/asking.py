@@ -137,7 +137,7 @@ def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) 
     if report:
         printing.line(f"Report\n\n{report}")
     if story["deliveries"]:
-        printing.table(*tables.deliveries_table(story["deliveries"], story["analyses"]))
+        printing.table(*tables.deliveries_table(story["deliveries"]))
     printing.table(*tables.history_table(story["history"]))
 
 

@@ -23,6 +23,7 @@ from pacs_agent.errors import OutOfResourcesError, PacsAgentError
 from pacs_agent.presence import running_state
 from pacs_agent.receive.listener import server_tls
 from pacs_agent.record.store import Store
+from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.settings import Destination, Settings, Tls
 
@@ -144,7 +145,7 @@ def _echo(target: Destination, ours: str) -> str:
 
 
 def _sop_class(target: Destination, kind: str) -> str:
-    return {"sr": SR_CLASSES[target.sr_class]}[kind]
+    return {"sr": SR_CLASSES[target.sr_class], "capture": CAPTURE_CLASS}[kind]
 
 
 def _accepts(target: Destination, ours: str, sop_class_uid: str) -> str:

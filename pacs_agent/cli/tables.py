@@ -78,18 +78,15 @@ def identities_table(records: Sequence[Record]) -> TextTable:
     return headings, [tuple(_cells(record, *names)) for record in records], "Whose its instances say they are"
 
 
-def deliveries_table(records: Sequence[Record], analyses: Sequence[Record]) -> TextTable:
-    """Rows of `deliveries`; *analyses* of the same study say of which revision an object is."""
-    revisions = {analysis["report_sop_instance_uid"]: analysis["revision"] for analysis in analyses}
+def deliveries_table(records: Sequence[Record]) -> TextTable:
+    """Rows of `deliveries`, each with the revision that its object is of."""
     headings = (
         "object", "revision", "destination", "status", "attempts", "next attempt (UTC)", "delivered (UTC)",
         "last answer",
     )  # fmt: skip
     rows = [
         (
-            cell(record["object"]),
-            cell(revisions.get(record["sop_instance_uid"])),
-            *_cells(record, "destination", "status", "attempts"),
+            *_cells(record, "object", "revision", "destination", "status", "attempts"),
             second(record["next_attempt_at"]),
             second(record["delivered_at"]),
             " ".join(part for part in _cells(record, "last_status", "last_error") if part),

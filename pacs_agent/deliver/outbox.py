@@ -13,6 +13,9 @@ from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.settings import Destination
 
+Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
+"""Destination to status and deadline."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -29,10 +32,6 @@ class Backoff:
         """Seconds to wait after that many tries (at least one)."""
         full = min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, 30))
         return full * self.random.uniform(0.75, 1.0)
-
-
-Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
-"""Destination to status and deadline."""
 
 
 @dataclass(frozen=True, slots=True)

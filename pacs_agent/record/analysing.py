@@ -82,7 +82,7 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
     later = (
         select(of.c.id)
         .join(by, by.c.id == of.c.analysis_id)
-        .where(by.c.study_id == study_id, by.c.revision > analysis.c.revision)
+        .where(by.c.study_id == study_id, by.c.revision > analysis.c.revision, of.c.object == "sr")
         .correlate(analysis)
     )
     is_replaced = (
@@ -99,7 +99,7 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
         select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid)
         .join(analysis, analysis.c.id == report.c.analysis_id)
         .join(delivery, delivery.c.report_id == report.c.id)
-        .where(analysis.c.study_id == study_id, delivery.c.attempts > 0, ~is_replaced)
+        .where(analysis.c.study_id == study_id, report.c.object == "sr", delivery.c.attempts > 0, ~is_replaced)
         .group_by(report.c.id)
         .order_by(report.c.id)
     )

@@ -105,7 +105,11 @@ def studies_of(path: Path, key: str) -> list[str]:
 STORY = {
     "results": "SELECT * FROM results WHERE study_instance_uid = ?",
     "instances": "SELECT * FROM image_results WHERE study_instance_uid = ?",
-    "deliveries": "SELECT * FROM deliveries WHERE study_instance_uid = ?",
+    "deliveries": """
+SELECT d.*, a.revision FROM deliveries d
+JOIN report r ON r.sop_instance_uid = d.sop_instance_uid JOIN analysis a ON a.id = r.analysis_id
+WHERE d.study_instance_uid = ?
+""",
     "analyses": "SELECT * FROM analyses WHERE study_instance_uid = ? ORDER BY revision",
     "history": "SELECT * FROM events WHERE study_instance_uid = ?",
     "identities": """
@@ -129,7 +133,7 @@ WHERE s.study_instance_uid = ? AND i.is_current AND i.status IN ('received', 'an
 
 REPORT_PATH = """
 SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
-WHERE s.study_instance_uid = ? ORDER BY a.revision DESC, r.id LIMIT 1
+WHERE s.study_instance_uid = ? AND r.object = 'sr' ORDER BY a.revision DESC, r.id LIMIT 1
 """
 """The latest report of a study; the path is null where retention removed the file."""
 

@@ -123,7 +123,7 @@ report = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("analysis_id", ForeignKey("analysis.id"), nullable=False, index=True),
-    Column("object", Text, nullable=False, comment="sr"),
+    Column("object", Text, nullable=False, comment="sr | capture"),
     Column("sop_class_uid", Text, nullable=False),
     Column("sop_instance_uid", Text, nullable=False, unique=True),
     Column("series_instance_uid", Text, nullable=False),

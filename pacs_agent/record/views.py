@@ -67,7 +67,7 @@ SELECT
 FROM study s
 {rest}
 LEFT JOIN finding f ON f.analysis_id = a.id
-LEFT JOIN report r ON r.id = (SELECT MIN(id) FROM report WHERE analysis_id = a.id)
+LEFT JOIN report r ON r.id = (SELECT MIN(id) FROM report WHERE analysis_id = a.id AND object = 'sr')
 """  # noqa: S608 - constants only
 
 

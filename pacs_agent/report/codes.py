@@ -79,3 +79,13 @@ IMAGE_VIEW = Code("111031", "DCM", "Image View")
 PIXEL_DATA_ROWS = Code("110910", "DCM", "Pixel Data Rows")
 PIXEL_DATA_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")
 PIXELS = Code("{pixels}", "UCUM", "Pixels")
+
+# Heat maps: what the report calls them (PS3.16 CID 217, 7469), and how their pictures were made (CID 7202, 7203)
+VISUAL_EXPLANATION = Code("130401", "DCM", "Visual explanation")
+MEASUREMENT_METHOD = Code("370129005", "SCT", "Measurement Method")
+GRADIENT_WEIGHTED_CLASS_ACTIVATION = Code("130403", "DCM", "Gradient-weighted class activation")
+SOURCE_IMAGE_FOR_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")
+DERIVATIONS = (
+    Code("113085", "DCM", "Spatial resampling"),
+    Code("113042", "DCM", "Pixel by pixel addition"),
+)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import highdicom.sr as hd_sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from pacs_agent.analyse.finding import Finding, FindingValue, ImageOutcome, ModelIdentity
 from pacs_agent.report import codes
@@ -29,6 +30,14 @@ HASH_DIGITS = 12  # of the weights' SHA-256: enough to tell bundles apart, short
 
 CONTAINS = hd_sr.RelationshipTypeValues.CONTAINS
 _SIDES = {"R": "right", "L": "left", "B": "both sides"}
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureReference:
+    """A capture as the report refers to it."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,7 @@ def measurement_report(
     model: ModelIdentity,
     equipment: Equipment,
     root_uid: str,
+    captures: Mapping[str, CaptureReference | str],
 ) -> hd_sr.MeasurementReport:
     """The content tree.
 
@@ -63,6 +73,7 @@ def measurement_report(
         model: which model spoke.
         equipment: who observed.
         root_uid: SOP Instance UID of the report; the tracking UIDs derive from it.
+        captures: by SOP Instance UID of the image its heat map, or why there is none.
     """
     observer = hd_sr.ObserverContext(
         observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
@@ -79,7 +90,7 @@ def measurement_report(
         imaging_measurements=[
             group
             for number, finding in enumerate(findings, 1)
-            for group in _groups(finding, images, model, root_uid, f"{number}")
+            for group in _groups(finding, images, model, root_uid, f"{number}", captures)
         ],
         title=codes.IMAGING_MEASUREMENT_REPORT,
     )
@@ -104,7 +115,12 @@ def algorithm_version(model: ModelIdentity) -> str:
 
 
 def _groups(
-    finding: Finding, images: Mapping[str, Dataset], model: ModelIdentity, root_uid: str, number: str
+    finding: Finding,
+    images: Mapping[str, Dataset],
+    model: ModelIdentity,
+    root_uid: str,
+    number: str,
+    captures: Mapping[str, CaptureReference | str],
 ) -> Iterator[hd_sr.MeasurementsAndQualitativeEvaluations]:
     """TID 1501 for the finding, then for each of its images."""
     name = group_name(finding)
@@ -117,6 +133,7 @@ def _groups(
         normality: FindingValue,
         comments: Sequence[str],
         outcomes: Sequence[ImageOutcome],
+        heat_map: CaptureReference | None = None,
     ) -> hd_sr.MeasurementsAndQualitativeEvaluations:
         item = hd_sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=hd_sr.TrackingIdentifier(uid=derived_uid(root_uid, uid_name), identifier=name),
@@ -136,6 +153,8 @@ def _groups(
             item[0].ContentSequence.append(
                 hd_sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
             )
+        if heat_map:
+            item[0].ContentSequence.append(_heat_map(heat_map))
         return item
 
     yield group(
@@ -157,6 +176,9 @@ def _groups(
             comments = [_sentence(f"Not analysed: {outcome.reason or 'no reason is known'}")]
         elif outcome.doubt:
             comments = [_sentence(f"Not counted: {outcome.doubt}")]
+        capture = captures.get(outcome.sop_instance_uid)
+        if isinstance(capture, str):
+            comments.append(_sentence(f"No heat map: {capture}"))
         image_name = f"{name}: image {index} of {finding.image_count}"
         yield group(
             image_name,
@@ -165,7 +187,21 @@ def _groups(
             normality=normality,
             comments=comments,
             outcomes=[outcome],
+            heat_map=None if isinstance(capture, str) else capture,
         )
+
+
+def _heat_map(capture: CaptureReference) -> hd_sr.ImageContentItem:
+    item = hd_sr.ImageContentItem(
+        codes.VISUAL_EXPLANATION, SecondaryCaptureImageStorage, capture.sop_instance_uid, relationship_type=CONTAINS
+    )
+    method = hd_sr.CodeContentItem(
+        codes.MEASUREMENT_METHOD,
+        codes.GRADIENT_WEIGHTED_CLASS_ACTIVATION,
+        relationship_type=hd_sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
+    )
+    item.ContentSequence = hd_sr.ContentSequence([method])
+    return item
 
 
 def _comments(finding: Finding) -> list[str]:

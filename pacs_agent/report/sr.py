@@ -8,30 +8,18 @@ Never changes the caller's data sets, never gives a UID or reads a clock, never 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime
-from io import BytesIO
 from typing import Literal
 
-import highdicom as hd
 import highdicom.sr as hd_sr
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
-from pydicom.valuerep import DT
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
 
 from pacs_agent.analyse.finding import Finding, ModelIdentity
 from pacs_agent.errors import PacsAgentError
-from pacs_agent.identity import IMPLEMENTATION_CLASS_UID
-from pacs_agent.report import codes
-from pacs_agent.report.content import Equipment, algorithm_version, measurement_report
-from pacs_agent.report.header import (
-    TYPE_2,
-    character_set,
-    copy_patient_and_study,
-    performed_procedure_steps,
-    requests,
-    settle_character_set,
-    time_zone,
-)
+from pacs_agent.report.capture import CAPTURE_CLASS
+from pacs_agent.report.content import CaptureReference, Equipment, measurement_report
+from pacs_agent.report.header import TYPE_2, requests
+from pacs_agent.report.signature import ReportIdentity, encode_part10, local_time, sign
 
 __all__ = [
     "SERIES_DESCRIPTION",
@@ -62,22 +50,6 @@ SERIES_DESCRIPTION = "AI RESEARCH - UNVERIFIED structured report"
 
 
 @dataclass(frozen=True, slots=True)
-class ReportIdentity:
-    """What is given once to a stored revision of an analysis.
-
-    Attributes:
-        revision: from 1; InstanceNumber.
-        created_at: with its zone. ContentDate and ContentTime are its wall clock in the zone the sources name
-            (TimezoneOffsetFromUTC), else in its own: pass the site's zone for a time that fits StudyTime.
-    """
-
-    sop_instance_uid: str
-    series_instance_uid: str
-    revision: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Predecessor:
     """An earlier report that this one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
 
@@ -95,6 +67,7 @@ def structured_report(
     identity: ReportIdentity,
     *,
     predecessors: Sequence[Predecessor] = (),
+    captures: Mapping[str, CaptureReference | str] | None = None,
     sr_class: SrClass = "comprehensive3d",
 ) -> Dataset:
     """One report of a study and revision with all its findings.
@@ -106,6 +79,7 @@ def structured_report(
         equipment: this installation.
         identity: the UIDs, the revision and the time given to it.
         predecessors: earlier reports that this one replaces.
+        captures: by SOP Instance UID of the image its heat map, or why there is none.
         sr_class: the plainer classes hold the same content.
 
     Raises:
@@ -113,14 +87,14 @@ def structured_report(
     """
     images = _images(findings, sources)
     ordered = list(images.values())
-    if identity.created_at.tzinfo is None:
-        raise PacsAgentError("the time of a report needs its zone")
-    created_at = identity.created_at.astimezone(time_zone(ordered) or identity.created_at.tzinfo)
+    created_at = local_time(identity, ordered)
+    captures = captures or {}
+    made = [each for each in captures.values() if isinstance(each, CaptureReference)]
     partial = [finding for finding in findings if finding.images_analysed < finding.image_count]
     ds: Dataset = _CONSTRUCTORS[sr_class](
         # References only: highdicom reads names, dates and character sets of its evidence and stops at odd ones.
-        evidence=[_reference(image) for image in ordered],
-        content=measurement_report(findings, images, model, equipment, identity.sop_instance_uid)[0],
+        evidence=[*map(_reference, ordered), *(_capture_reference(each, ordered[0]) for each in made)],
+        content=measurement_report(findings, images, model, equipment, identity.sop_instance_uid, captures)[0],
         series_instance_uid=identity.series_instance_uid,
         series_number=SERIES_NUMBER,
         series_description=SERIES_DESCRIPTION,
@@ -141,24 +115,8 @@ def structured_report(
     if partial:
         total, analysed = (sum(getattr(f, name) for f in findings) for name in ("image_count", "images_analysed"))
         ds.CompletionFlagDescription = f"{analysed} of {total} images analysed"
-    # highdicom takes the time of the call.
-    ds.InstanceCreationDate, ds.InstanceCreationTime = ds.ContentDate, ds.ContentTime
-    ds.StationName = equipment.station_name
-    ds.ContributingEquipmentSequence = [_contribution(model, equipment, created_at)]
-    ds.ReferencedPerformedProcedureStepSequence = performed_procedure_steps(ordered)
-    copy_patient_and_study(ds, ordered)
-    settle_character_set(ds, character_set(ordered))
-    # PS3.10 7.1: the implementation that writes the file
-    ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    ds.file_meta.ImplementationVersionName = f"PACS_AGENT {equipment.software_version}"[:16].strip()
+    sign(ds, ordered, model, equipment, created_at)
     return ds
-
-
-def encode_part10(ds: Dataset) -> bytes:
-    """The data set as the bytes of a Part 10 file, Explicit VR Little Endian."""
-    buffer = BytesIO()
-    ds.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def _images(findings: Sequence[Finding], sources: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -182,6 +140,13 @@ def _reference(image: Dataset) -> Dataset:
     return reference
 
 
+def _capture_reference(capture: CaptureReference, image: Dataset) -> Dataset:
+    reference = _reference(image)
+    reference.SOPClassUID, reference.SOPInstanceUID = CAPTURE_CLASS, capture.sop_instance_uid
+    reference.SeriesInstanceUID = capture.series_instance_uid
+    return reference
+
+
 def _document(predecessor: Predecessor) -> Dataset:
     document = Dataset()
     document.SOPClassUID = predecessor.sop_class_uid
@@ -189,18 +154,3 @@ def _document(predecessor: Predecessor) -> Dataset:
     document.SeriesInstanceUID = predecessor.series_instance_uid
     document.StudyInstanceUID = predecessor.study_instance_uid
     return document
-
-
-def _contribution(model: ModelIdentity, equipment: Equipment, created_at: datetime) -> hd.ContributingEquipment:
-    """PS3.3 C.12.1.1.5: what processed the images, with which model, and when (with the offset from UTC)."""
-    item = hd.ContributingEquipment(
-        manufacturer=equipment.manufacturer,
-        purpose_of_reference=codes.PROCESSING_EQUIPMENT,
-        manufacturer_model_name=equipment.model_name,
-        software_versions=equipment.software_version,
-        station_name=equipment.station_name,
-        contribution_description=f"AI analysis by {model.name} {algorithm_version(model)}",
-    )
-    item.DeviceUID = equipment.device_uid
-    item.ContributionDateTime = DT(f"{created_at:%Y%m%d%H%M%S.%f%z}")
-    return item

@@ -103,7 +103,8 @@ def _image_line(group: Dataset, name: str, views: dict[str, str]) -> str:
         "",
     )
     number = name.rpartition(": image ")[2].partition(" of ")[0]
-    says = _joined(_percent(group), *_texts(group, codes.COMMENT), mark=" ")
+    heat_map = "heat map" if any(True for _ in _children(group, codes.VISUAL_EXPLANATION)) else ""
+    says = _joined(_percent(group), heat_map, *_texts(group, codes.COMMENT), mark=" ")
     return f"  image {number:<3} {views.get(uid, ''):<18} {_normality(group):<13} {says}"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pacs_agent.analyse import worker
+from pacs_agent.analyse import workbench
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble
 
@@ -53,15 +53,15 @@ def test_any_failure_of_a_decoder_is_a_reason(
     tells: str,
 ) -> None:
     """Whatever a decoder raises becomes the reason of that picture, in one line; its neighbours are analysed."""
-    read_picture = worker.read_picture
+    read_picture = workbench.read_picture
 
     def read_or_fail(path: Path, *, max_pixels: int, longest_side: int | None = None) -> object:
         if path.name == "b.png":
             raise error
         return read_picture(path, max_pixels=max_pixels, longest_side=longest_side)
 
-    monkeypatch.setattr(worker, "read_picture", read_or_fail)
-    good, bad, other = worker._analyse(ensemble, requests, decoders, 2, 1_000_000)
+    monkeypatch.setattr(workbench, "read_picture", read_or_fail)
+    good, bad, other = workbench.Workbench(ensemble, decoders, 2, 1_000_000).analyse(requests)
     assert bad["abnormal_probability"] is None
     assert tells in bad["reason"]
     assert "\n" not in bad["reason"]
@@ -75,7 +75,7 @@ def test_network_without_a_number_is_a_reason(
     """NaN, which no threshold exceeds, never leaves as a probability."""
     with torch.no_grad():
         ensemble.network.get_parameter("model2.fc.bias").fill_(torch.nan)
-    answers = worker._analyse(ensemble, requests, decoders, 2, 1_000_000)
+    answers = workbench.Workbench(ensemble, decoders, 2, 1_000_000).analyse(requests)
     assert [answer["abnormal_probability"] for answer in answers] == [None] * 3
     assert {answer["reason"] for answer in answers} == {"the network gave no probability"}
 
@@ -93,4 +93,4 @@ def test_failure_of_the_network_is_not_caught(
 
     monkeypatch.setattr(ensemble, "examine", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        worker._analyse(ensemble, requests, decoders, 2, 1_000_000)
+        workbench.Workbench(ensemble, decoders, 2, 1_000_000).analyse(requests)
