@@ -88,7 +88,7 @@ def test_failure_of_the_network_is_not_caught(
 ) -> None:
     """A network that fails (CUDA out of memory) must end the process: nothing in it can be trusted any more."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(ensemble, "examine", fail)
