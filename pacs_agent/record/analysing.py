@@ -200,6 +200,12 @@ def record_analysis(
                         last_error=None if is_wanted else why_not,
                     )
                 )  # fmt: skip
+            for target, why in made.not_wanted.items():
+                connection.execute(
+                    insert(delivery).values(
+                        report_id=report_id, destination=target, status="cancelled", attempts=0, last_error=why
+                    )
+                )
         if is_wanted and any(row.status == "analysed" and row.body_part for row in findings):
             for each in further:
                 connection.execute(
@@ -208,12 +214,6 @@ def record_analysis(
                         bundle_hash=each[2], state="waiting", deaths=0,
                     )
                 )  # fmt: skip
-            for target, why in made.not_wanted.items():
-                connection.execute(
-                    insert(delivery).values(
-                        report_id=report_id, destination=target, status="cancelled", attempts=0, last_error=why
-                    )
-                )
         not_wanted = {target: why for made in reports for target, why in made.not_wanted.items()}
         for target, why in not_wanted.items():
             add_event(

@@ -11,7 +11,7 @@ import structlog
 from commands import Run, runner
 from peers import free_port
 from pynetdicom import AE
-from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, Verification
 
 from pacs_agent.phantom.dataset import study, write_study
 from pacs_agent.record import analysing, claiming, delivering, receiving
@@ -216,7 +216,7 @@ def test_status_shows_queues_callers_and_destinations(
     assert found["callers"][0]["last_receipt"].endswith("Z")
     assert found["destinations"] == [
         {
-            "name": "pacs", "mode": "live", "ae_title": "P", "host": "h", "port": 1, "paused": True,
+            "name": "pacs", "mode": "live", "ae_title": "P", "host": "h", "port": 1, "folder": None, "paused": True,
             "unreachable_since": None, "next_attempt_at": None, "last_error": None,
         }
     ]  # fmt: skip
@@ -310,6 +310,7 @@ def test_check_offers_what_would_be_sent(run: Run, tmp_path: Path, accepts_sr: b
     ae.add_supported_context(Verification)
     if accepts_sr:
         ae.add_supported_context(Comprehensive3DSRStorage)
+    ae.add_supported_context(SecondaryCaptureImageStorage)
     server = ae.start_server(("127.0.0.1", 0), block=False)
     (tmp_path / "pacs-agent.toml").write_text(
         '[listener]\nport = 0\n[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\n'
@@ -323,4 +324,5 @@ def test_check_offers_what_would_be_sent(run: Run, tmp_path: Path, accepts_sr: b
     assert code == (0 if accepts_sr else 1)
     assert lines["destination pacs: C-ECHO"]["ok"]
     assert lines["destination pacs: sr"]["ok"] is accepts_sr
+    assert lines["destination pacs: capture"]["ok"]
     assert "Comprehensive 3D SR" in lines["destination pacs: sr"]["detail"]
