@@ -33,7 +33,8 @@ class Examination:
         probabilities: (N,) of `abnormal`, 0 to 1; NaN where the network gave none.
         member_probabilities: (N, 3), likewise.
         verdicts: N; None where the bundle has no guard.
-        attention: N maps (h, w) float32, 0 and more: what speaks for `abnormal`, on the network's input; coarse.
+        attention: N maps (h, w) float32, 0 and more: what speaks for `abnormal`, on the network's input,
+            coarse; none where they were not asked for.
     """
 
     probabilities: NDArray[np.float32]
@@ -75,35 +76,40 @@ class Ensemble:
         examined = self.examine(inputs, body_parts, batch_size)
         return examined.probabilities, examined.member_probabilities
 
-    def examine(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], batch_size: int) -> Examination:
-        """As `predict`, with the guard's verdict on each picture and where it was that the networks looked."""
+    @torch.inference_mode()
+    def examine(
+        self,
+        inputs: NDArray[np.uint8],
+        body_parts: Sequence[str | None],
+        batch_size: int,
+        *,
+        with_maps: bool = False,
+    ) -> Examination:
+        """As `predict`, with the guard's verdict on each picture, and on demand where the networks looked."""
         ensemble = [np.zeros(0, np.float32)]
         members = [np.zeros((0, MEMBERS), np.float32)]
         verdicts: list[GuardVerdict | None] = []
         attention: list[NDArray[np.float32]] = []
         for start in range(0, len(inputs), batch_size):
             chunk = slice(start, start + batch_size)
-            output = self.forward(inputs[chunk], body_parts[chunk])
+            output = self.forward(inputs[chunk], body_parts[chunk], with_maps=with_maps)
             ensemble.append(torch.softmax(output.logits, dim=-1)[:, 1].cpu().numpy())
             members.append(torch.softmax(output.member_logits, dim=-1)[..., 1].cpu().numpy())
             judged = self.guard.judge(output.pooled, body_parts[chunk]) if self.guard else None
             verdicts += judged if judged is not None else [None] * len(inputs[chunk])
-            attention += self._attention(output, body_parts[chunk])
+            if output.maps is not None:
+                weights = self.network.member_weights(output.member_logits, body_parts[chunk])
+                attention += list(combined(output.maps, weights).cpu().numpy())
         return Examination(np.concatenate(ensemble), np.concatenate(members), tuple(verdicts), tuple(attention))
 
     @torch.inference_mode()
-    def _attention(self, output: Output, body_parts: Sequence[str | None]) -> list[NDArray[np.float32]]:
-        """The members' maps, weighted as their logits were."""
-        if output.maps is None:
-            raise TypeError("a batch without maps")
-        weights = self.network.member_weights(output.member_logits, body_parts)
-        return list(combined(output.maps, weights).cpu().numpy())
-
-    @torch.inference_mode()
-    def forward(self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None]) -> Output:
-        """One batch through the network: logits, pooled features and maps, on the device."""
-        pictures = normalised(inputs, self.bundle.manifest.input, self.device)
-        return describe(self.network, pictures, body_parts, flip=self.bundle.manifest.test_time_flip, with_maps=True)
+    def forward(
+        self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], *, with_maps: bool = False
+    ) -> Output:
+        """One batch through the network: logits, pooled features and on demand maps, on the device."""
+        manifest = self.bundle.manifest
+        pictures = normalised(inputs, manifest.input, self.device)
+        return describe(self.network, pictures, body_parts, flip=manifest.test_time_flip, with_maps=with_maps)
 
 
 def describe(

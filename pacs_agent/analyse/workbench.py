@@ -78,6 +78,7 @@ class Workbench:
             np.stack([inner for _, (_, inner) in readable]),
             [images[index]["body_part"] for index, _ in readable],
             self._batch_images,
+            with_maps=True,
         )
         for (index, (picture, _)), probability, of_members, verdict, attention in zip(
             readable,

@@ -22,7 +22,8 @@ from pydicom.uid import (
 
 from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity, decide
 from pacs_agent.errors import PacsAgentError
-from pacs_agent.report import codes
+from pacs_agent.report import capture, codes
+from pacs_agent.report.content import CaptureReference
 from pacs_agent.report.header import OPTIONAL, TYPE_2
 from pacs_agent.report.sr import (
     SERIES_NUMBER,
@@ -128,10 +129,45 @@ def report(
     predecessors: Sequence[Predecessor] = (),
     sr_class: SrClass = "comprehensive3d",
     identity: ReportIdentity = IDENTITY,
+    captures: dict[str, CaptureReference | str] | None = None,
 ) -> Dataset:
     return structured_report(
-        findings, sources, model, EQUIPMENT, identity, predecessors=predecessors, sr_class=sr_class
+        findings,
+        sources,
+        model,
+        EQUIPMENT,
+        identity,
+        predecessors=predecessors,
+        captures=captures,
+        sr_class=sr_class,
     )
+
+
+def captured(sources: Sequence[Dataset], findings: Sequence[Finding], model: ModelIdentity) -> list[Dataset]:
+    """The captures of what is abnormal: seven rows and three columns, an odd number of bytes."""
+    headers = {source.SOPInstanceUID: source for source in sources}
+    return [
+        capture.secondary_capture(
+            each,
+            image,
+            headers[image.sop_instance_uid],
+            (7, 3, bytes(range(63))),
+            model,
+            EQUIPMENT,
+            ReportIdentity(f"2.25.20{number}{place}", f"2.25.30{number}", 2, IDENTITY.created_at),
+            series_number=capture.FIRST_SERIES_NUMBER + number,
+        )
+        for number, each in enumerate(findings)
+        for place, image in enumerate(each.explained)
+    ]
+
+
+def references(made: Sequence[Dataset]) -> dict[str, CaptureReference | str]:
+    """The captures as the report names them."""
+    return {
+        ds.SourceImageSequence[0].ReferencedSOPInstanceUID: CaptureReference(ds.SOPInstanceUID, ds.SeriesInstanceUID)
+        for ds in made
+    }
 
 
 Case = tuple[list[Dataset], list[Finding], ModelIdentity, tuple[Predecessor, ...]]
@@ -638,3 +674,142 @@ def test_time_without_zone_is_refused() -> None:
     naive = ReportIdentity("2.25.1", "2.25.2", 1, datetime(2025, 3, 4))  # noqa: DTZ001 - that is the point
     with pytest.raises(PacsAgentError, match="zone"):
         report([source], [finding([source], 0.2)], identity=naive)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("name", CASES)
+def test_captures_pass_the_validators(name: str, tmp_path: Path) -> None:
+    """No error by dciodvfy of a capture or of the report that names it, none by dcentvfy that the sources lack."""
+    for tool in (DCIODVFY, DCENTVFY, DSRDUMP):
+        if not tool.exists():
+            pytest.skip(f"{tool} is not installed")
+    sources, findings, model, predecessors = CASES[name]()
+    made = captured(sources, findings, model)
+    assert len(made) == sum(len(each.explained) for each in findings)
+    if not made:
+        assert all(each.finding != "abnormal" for each in findings)
+        return
+    ds = report(sources, findings, model, predecessors, captures=references(made))
+    objects, files = [], []
+    for number, each in enumerate((*made, ds)):
+        objects.append(tmp_path / f"object{number}.dcm")
+        objects[-1].write_bytes(encode_part10(each))
+        assert errors(run(DCIODVFY, objects[-1])[1], tmp_path) == set()
+    for number, source in enumerate(sources):
+        files.append(tmp_path / f"source{number}.dcm")
+        files[-1].write_bytes(written(source))
+    if name not in ("hostile values", "bytes outside UTF-8"):  # there the objects must differ from an illegal source
+        alone = errors(run(DCENTVFY, *files)[1], tmp_path)
+        assert errors(run(DCENTVFY, *objects, *files)[1], tmp_path) - alone == set()
+    status, shown = run(DSRDUMP, objects[-1])
+    assert status == 0
+    assert shown.count('"Visual explanation"') == len(made)
+    assert shown.count('"Gradient-weighted class activation"') == len(made)
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX"])
+def test_a_capture_reads_back(modality: str, tmp_path: Path) -> None:
+    """highdicom reads pixels, source, derivation and side; nothing claims an orientation or a scale."""
+    source = radiograph(modality=modality, PatientOrientation=["P", "F"], ImagerPixelSpacing=["0.1", "0.1"])
+    (made,) = captured([source], [finding([source], 0.9)], MODEL)
+    path = tmp_path / "capture.dcm"
+    path.write_bytes(encode_part10(made))
+    image = hd.imread(path)
+    assert bytes(image.pixel_array.tobytes()) == bytes(range(63))
+    assert image.ImageType == ["DERIVED", "SECONDARY"]
+    assert (image.BurnedInAnnotation, image.Laterality, image.BodyPartExamined) == ("YES", "R", "WRIST")
+    assert image.SeriesDescription.startswith("AI RESEARCH - UNVERIFIED")
+    assert (image.SeriesNumber, image.InstanceNumber) == (9002, 1)
+    (named,) = image.SourceImageSequence
+    assert (named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID) == (source.SOPClassUID, source.SOPInstanceUID)
+    assert [item.CodeValue for item in image.DerivationCodeSequence] == ["113085", "113042"]
+    assert image.PatientOrientation == ["P", "F"]  # the picture was not turned
+    assert "ImagerPixelSpacing" not in image
+    assert "PixelSpacing" not in image
+    assert image.ContributingEquipmentSequence[0].DeviceUID == EQUIPMENT.device_uid
+
+
+def test_what_a_capture_does_not_know_it_does_not_say() -> None:
+    """Without an orientation, or with one that is none, it is empty; a side that is not one side is empty."""
+    for orientation in (None, "A", ["x", "y", "z"]):
+        source = radiograph(PatientOrientation=orientation) if orientation else radiograph()
+        (made,) = captured([source], [finding([source], 0.9, side="B")], MODEL)
+        assert not made.PatientOrientation
+        assert made.Laterality == ""
+
+
+def test_what_was_lost_stays_lost() -> None:
+    """The capture of a picture that was compressed with loss says so."""
+    source = radiograph(LossyImageCompression="01")
+    (made,) = captured([source], [finding([source], 0.9)], MODEL)
+    assert made.LossyImageCompression == "01"
+    (made,) = captured([radiograph()], [finding([radiograph()], 0.9)], MODEL)
+    assert "LossyImageCompression" not in made
+
+
+def test_only_what_an_abnormal_finding_rests_on_is_explained() -> None:
+    """Neither a normal finding nor an image that did not count has a heat map."""
+    sources = [radiograph(number) for number in (1, 2, 3)]
+    assert finding(sources, 0.1, 0.2, 0.1).explained == ()
+    partial = finding(sources, 0.9, None, 0.8)
+    assert [image.sop_instance_uid for image in partial.explained] == [
+        sources[0].SOPInstanceUID,
+        sources[2].SOPInstanceUID,
+    ]
+    doubted, (abnormal,) = _doubted()[:2]
+    assert [image.sop_instance_uid for image in abnormal.explained] == [doubted[0].SOPInstanceUID]
+
+
+def _explains(item: Dataset) -> bool:
+    return item.ConceptNameCodeSequence[0].CodeValue == codes.VISUAL_EXPLANATION.value
+
+
+def test_report_names_each_heat_map_in_its_image_group() -> None:
+    """The picture stands in the group of its image and in the evidence; what could not be made is said in words."""
+    sources = [radiograph(number) for number in (1, 2)]
+    findings = [finding(sources, 0.9, 0.8)]
+    first, _ = captured(sources, findings, MODEL)
+    named: dict[str, CaptureReference | str] = {**references([first]), sources[1].SOPInstanceUID: "it is cut short"}
+    ds = report(sources, findings, captures=named)
+    _, one, other = hd.sr.srread(BytesIO(encode_part10(ds))).content.get_image_measurement_groups()
+    maps = [
+        [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in group[0].ContentSequence if _explains(i)]
+        for group in (one, other)
+    ]
+    assert maps == [[first.SOPInstanceUID], []]
+    assert "No heat map: it is cut short." in comments(ds)
+    (study,) = ds.CurrentRequestedProcedureEvidenceSequence
+    evidence = {
+        reference.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for reference in series.ReferencedSOPSequence
+    }
+    assert evidence == {first.SOPInstanceUID, *(source.SOPInstanceUID for source in sources)}
+
+
+@pytest.mark.parametrize(("model", "word"), [(MODEL, "probability"), (UNCALIBRATED, "certainty of finding")])
+def test_footer_says_what_a_reader_must_know(model: ModelIdentity, word: str) -> None:
+    """Part, side, which image, what number it is, the model with its weights; attention is no location."""
+    sources = [radiograph(number) for number in (1, 2)]
+    abnormal = finding(sources, 0.95, 0.75, model=model)
+    seen = replace(abnormal.images[1], attention=3.5)
+    abnormal = replace(abnormal, images=(abnormal.images[0], seen))
+    lines = capture.caption(abnormal, seen, model, EQUIPMENT)
+    assert lines == (
+        "Shows model attention, not lesion location.",
+        f"Wrist, right · image 2 of 2: {word} 75.0 % · finding: abnormal, {word} 85.0 %, threshold 50.0 %",
+        "demonstration 1.0.0 (weights 0123456789ab) · pacs-agent 0.1.0",
+    )
+    nothing = capture.caption(abnormal, abnormal.images[0], model, EQUIPMENT)
+    assert "Nothing in this image spoke for an abnormality." in nothing
+    assert capture.full_scale(abnormal) == 3.5
+    assert "UNVERIFIED" in capture.TITLE
+
+
+def test_a_picture_that_is_not_the_images_is_refused() -> None:
+    """Too few bytes, or another image's header, make no object."""
+    sources = [radiograph(number) for number in (1, 2)]
+    abnormal = finding(sources, 0.9, 0.8)
+    for source, rgb in ((sources[1], bytes(63)), (sources[0], bytes(62))):
+        with pytest.raises(PacsAgentError, match="not that of its image"):
+            capture.secondary_capture(abnormal, abnormal.images[0], source, (7, 3, rgb), MODEL, EQUIPMENT, IDENTITY)
