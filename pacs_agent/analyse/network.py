@@ -160,13 +160,15 @@ class BaseModel(Member):
 
 
 class Backbone(Member):
-    """One member of timm: its features, global average pool, dropout, a linear layer."""
+    """One member of timm: a convolutional network's features, global average pool, dropout, a linear layer."""
 
     def __init__(self, name: str, num_classes: int, *, dropout: float = 0.0, pretrained: bool = False) -> None:
         super().__init__()
         import timm  # noqa: PLC0415 - only for bundles of this architecture; the card's run without it
 
         body: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        if getattr(body, "output_fmt", "NCHW") != "NCHW" or hasattr(body, "pos_embed"):
+            raise TypeError(f"{name} has no feature maps, as convolutional networks have, for a heat map")
         self.body = body
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(body.num_features, num_classes)

@@ -131,7 +131,7 @@ def test_members_of_different_grids() -> None:
 def test_backbones_of_timm_have_maps_too() -> None:
     """Any backbone with feature maps: one for each picture, of the features' grid."""
     pytest.importorskip("timm")
-    network = BackboneEnsemble(["resnet10t", "convnext_atto", "resnet10t"]).eval()
+    network = BackboneEnsemble(["resnet10t", "regnetx_002", "resnet10t"]).eval()
     with torch.inference_mode():
         output = network.describe(pictures(2), ["hand", "elbow"], with_maps=True)
         plain = network.describe(pictures(2), ["hand", "elbow"])
@@ -139,6 +139,14 @@ def test_backbones_of_timm_have_maps_too() -> None:
     assert output.maps.shape == (2, 3, 2, 2)
     torch.testing.assert_close(output.logits, plain.logits)
     assert plain.maps is None
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_backbone_without_feature_maps_is_refused(name: str) -> None:
+    """A transformer's tokens are no maps: it is refused when it is built, not when a heat map is wanted."""
+    pytest.importorskip("timm")
+    with pytest.raises(TypeError, match="has no feature maps"):
+        BackboneEnsemble([name] * 3)
 
 
 def _lesions(ensemble: Ensemble, seeds: range) -> tuple[float, float]:
