@@ -216,7 +216,7 @@ def test_status_shows_queues_callers_and_destinations(
     assert found["callers"][0]["last_receipt"].endswith("Z")
     assert found["destinations"] == [
         {
-            "name": "pacs", "mode": "live", "ae_title": "P", "host": "h", "port": 1, "paused": True,
+            "name": "pacs", "mode": "live", "ae_title": "P", "host": "h", "port": 1, "folder": None, "paused": True,
             "unreachable_since": None, "next_attempt_at": None, "last_error": None,
         }
     ]  # fmt: skip
