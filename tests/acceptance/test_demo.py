@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+
+from pydicom import dcmread
 
 from pacs_agent.demonstration import LESIONS
 from pacs_agent.study.bodypart import BODY_PARTS
@@ -25,7 +28,9 @@ def test_demo_shows_seven_parts_and_a_report(tmp_path: Path) -> None:
         assert ("abnormal" if part in LESIONS else "normal") in row.split()
     assert done.stdout.count("delivered") == len(BODY_PARTS)
     assert "AI RESEARCH - UNVERIFIED" in done.stdout
-    assert len(list((tmp_path / "kept" / "pacs").glob("*.dcm"))) == len(BODY_PARTS)
+    # A report of each study, and of each abnormal one's two images a heat map.
+    kinds = Counter(dcmread(path).Modality for path in (tmp_path / "kept" / "pacs").glob("*.dcm"))
+    assert kinds == {"SR": len(BODY_PARTS), "OT": 2 * len(LESIONS)}
 
 
 def test_init_writes_settings_that_check_accepts(tmp_path: Path) -> None:

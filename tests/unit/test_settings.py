@@ -7,6 +7,8 @@ import pytest
 from pacs_agent.errors import SettingsError
 from pacs_agent.settings import AllowedCaller, load_settings, settings_file
 
+NETWORK = '[[destination]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n'
+
 
 @pytest.fixture(autouse=True)
 def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +59,13 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         ('[[destination]]\nname = "a b"\nae_title = "A"\nhost = "h"\nport = 1', "destination.0.name"),
         (2 * '[[destination]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n', "destination"),
         ('[[destination]]\nname = "analysis"\nae_title = "A"\nhost = "h"\nport = 1', "destination"),
+        (NETWORK + 'body_parts = ["hand", "knee"]', "destination.0.body_parts: unknown body part 'knee': one of elbow"),
+        (NETWORK + 'findings = ["broken"]', "destination.0.findings: unknown finding 'broken'"),
+        (NETWORK + 'calling_ae_titles = ["LONGER_THAN_16_CHARS"]', "destination.0.calling_ae_titles"),
+        (NETWORK + 'objects = ["hologram"]', "destination.0.objects: 'hologram' is not among [report] objects"),
+        (NETWORK + 'folder = "x"', "destination.0.ae_title: does not go with folder"),
+        ('[[destination]]\nname = "d"\nto_sender = {XR1 = "h"}', "destination.0.to_sender: 'h' is not HOST:PORT"),
+        ('[[destination]]\nname = "d"\nfolder = "x"\nstorage_commitment = true', "destination.0: storage_commitment"),
         ('[log]\nlevel = "loud"', "log.level"),
         ("[listener", "is not TOML"),
     ],
@@ -170,3 +179,11 @@ def test_the_file_in_use_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PACS_AGENT_CONFIG", str(environment))
     assert settings_file() == environment
     assert settings_file(named) == named
+
+
+def test_to_sender_is_a_destination_for_each(tmp_path: Path) -> None:
+    """Named after the AE title, at its address, with the rest of the settings; IPv6 in brackets."""
+    table = 'to_sender = {XR1 = "10.0.0.5:104", XR2 = "[::1]:11112"}\nretry_seconds = 3'
+    settings = load_settings(write(tmp_path, f'[[destination]]\nname = "sender"\n{table}'))
+    found = [(each.name, each.group, each.address, each.retry_seconds) for each in settings.destinations]
+    assert found == [("sender:XR1", "sender", "XR1@10.0.0.5:104", 3), ("sender:XR2", "sender", "XR2@::1:11112", 3)]

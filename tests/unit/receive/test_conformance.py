@@ -3,11 +3,17 @@
 from pathlib import Path
 
 import pytest
+from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from pacs_agent.deliver import sender
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID
 from pacs_agent.receive import listener
-from pacs_agent.receive.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from pacs_agent.receive.contexts import (
+    COMMITMENT_TRANSFER_SYNTAXES,
+    STORAGE_CLASSES,
+    TRANSFER_SYNTAXES,
+    supported_contexts,
+)
 from pacs_agent.report.codes import BODY_PARTS
 from pacs_agent.report.sr import SR_CLASSES
 
@@ -32,6 +38,14 @@ def test_storage_classes() -> None:
     uids = [row[1] for row in _table("Storage SOP classes")]
     assert len(uids) == len(set(uids))
     assert set(uids) == set(STORAGE_CLASSES)
+
+
+def test_storage_commitment_roles() -> None:
+    """The listener lets a caller be the SCP of storage commitment and never the SCU; the statement says so."""
+    [context] = [each for each in supported_contexts() if each.abstract_syntax == StorageCommitmentPushModel]
+    assert (context.scu_role, context.scp_role) == (False, True)
+    assert list(context.transfer_syntax) == list(COMMITMENT_TRANSFER_SYNTAXES)
+    assert "role selection SCP = 1 and SCU = 0" in PAGE.read_text()
 
 
 def test_transfer_syntaxes() -> None:
