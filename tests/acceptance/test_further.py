@@ -35,9 +35,10 @@ def send(daemon: DaemonProcess, folder: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, orthanc: Orthanc) -> Iterator[DaemonProcess]:
-    """A daemon with a trained further bundle and Orthanc as its destination."""
+    """A daemon with a further bundle that calls nothing abnormal, and Orthanc as its destination."""
     folder = tmp_path_factory.mktemp("agent")
-    candidate = bundle(folder / "candidate", name="candidate", version="9", trained=True)
+    never = {"default": 1.0, "per_part": {}}
+    candidate = bundle(folder / "candidate", name="candidate", version="9", thresholds=never)
     running = DaemonProcess(write_config(folder, port := free_port(), orthanc, also(candidate)), port)
     running.start()
     yield running
@@ -50,11 +51,11 @@ def test_the_pacs_gets_what_the_live_bundle_says(daemon: DaemonProcess, orthanc:
     send(daemon, tmp_path / "study", 1)
     [further] = wait_for(lambda: daemon.sql("SELECT * FROM analyses WHERE role = 'further'"), 90, "the further finding")
     assert (further["model_name"], further["body_part"], further["status"]) == ("candidate", "wrist", "analysed")
-    assert further["finding"] in ("normal", "abnormal")
+    assert further["finding"] == "normal"
     assert further["image_count"] == further["images_analysed"] > 0
     wait_for(lambda: daemon.sql("SELECT 1 FROM results WHERE status = 'delivered'"), 60, "the report")
     [row] = daemon.sql("SELECT * FROM results")
-    assert (row["model_name"], row["finding"]) == ("demonstration", "undetermined")
+    assert (row["model_name"], row["finding"]) == ("demonstration", "abnormal")
     [report] = orthanc.instances("SR")
     assert b"candidate" not in orthanc.file(report)
     done = daemon.run("compare", "demonstration", "candidate", "--format", "json")
@@ -87,7 +88,7 @@ def test_killed_process_of_a_further_bundle_costs_the_daemon_nothing(daemon: Dae
     ("named", "line"),
     [
         ("nowhere", "bundle nowhere: neither a folder nor one that ships"),
-        ("demonstration", "bundle demonstration of [model] also: demonstration 0.1.0 runs already"),
+        ("demonstration", "bundle demonstration of [model] also: demonstration 1.0.0 runs already"),
     ],
 )
 def test_further_bundle_that_cannot_be_loaded_is_refused(tmp_path: Path, named: str, line: str) -> None:
