@@ -11,25 +11,15 @@ _REQUEST, _RESPONSE = 0x0001, 0x8001
 _NO_DATA_SET = 0x0101
 _GROUP_LENGTH, _CLASS, _FIELD, _ID, _RESPONDED_TO = 0x0000, 0x0002, 0x0100, 0x0110, 0x0120
 _PRIORITY, _DATA_SET_TYPE, _STATUS, _INSTANCE = 0x0700, 0x0800, 0x0900, 0x1000
-_OF_REQUEST = [_GROUP_LENGTH, _CLASS, _FIELD, _ID, _PRIORITY, _DATA_SET_TYPE, _INSTANCE]
+_OF_REQUEST = (_GROUP_LENGTH, _CLASS, _FIELD, _ID, _PRIORITY, _DATA_SET_TYPE, _INSTANCE)
 _ELEMENT = struct.Struct("<HHL")  # group, element, length: implicit VR little endian
 _SHORT = struct.Struct("<HHLH")  # with a value of VR US
 
 
 def read_store_request(encoded: bytes) -> C_STORE | None:
     """The request of a whole command set; its data set is still to come."""
-    elements: dict[int, bytes] = {}
-    offset = 0
-    while offset + _ELEMENT.size <= len(encoded):
-        group, element, length = _ELEMENT.unpack_from(encoded, offset)
-        offset += _ELEMENT.size
-        if group:
-            return None
-        elements[element] = encoded[offset : offset + length]
-        offset += length
-    if offset != len(encoded) or list(elements) != _OF_REQUEST:
-        return None
-    if any(len(elements[number]) != 2 for number in (_FIELD, _ID, _PRIORITY, _DATA_SET_TYPE)):
+    elements = _elements(encoded)
+    if elements is None or any(len(elements[each]) != 2 for each in (_FIELD, _ID, _PRIORITY, _DATA_SET_TYPE)):
         return None
     if _short(elements[_FIELD]) != _REQUEST or _short(elements[_DATA_SET_TYPE]) == _NO_DATA_SET:
         return None
@@ -51,6 +41,7 @@ def write_store_response(response: C_STORE) -> bytes | None:
         or response.Status is None
         or not response.AffectedSOPClassUID
         or not response.AffectedSOPInstanceUID
+        or not (response.AffectedSOPClassUID + response.AffectedSOPInstanceUID).isascii()
         or response.ErrorComment is not None
         or response.OffendingElement is not None
     ):
@@ -66,6 +57,21 @@ def write_store_response(response: C_STORE) -> bytes | None:
         )
     )
     return _ELEMENT.pack(0, _GROUP_LENGTH, 4) + len(elements).to_bytes(4, "little") + elements
+
+
+def _elements(encoded: bytes) -> dict[int, bytes] | None:
+    """The values by element number: just those of a request, each once."""
+    elements: dict[int, bytes] = {}
+    offset = 0
+    for expected in _OF_REQUEST:
+        if offset + _ELEMENT.size > len(encoded):
+            return None
+        group, number, length = _ELEMENT.unpack_from(encoded, offset)
+        if group or number != expected:
+            return None
+        offset += _ELEMENT.size + length
+        elements[number] = encoded[offset - length : offset]
+    return elements if offset == len(encoded) else None
 
 
 def _short(value: bytes) -> int:

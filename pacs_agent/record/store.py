@@ -8,8 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,6 +61,7 @@ class Store:
         self._engine = _engine(path)
         self._writer = threading.Lock()
         self._reader = threading.Lock()
+        self._plain: dict[threading.Lock, sqlite3.Connection] = {}
 
     @classmethod
     def open(cls, path: Path, clock: Clock = utc_now) -> "Store":
@@ -101,10 +101,11 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Close every connection."""
-        for name in ("_plain_writer", "_plain_reader"):
-            if name in self.__dict__:
-                self.__dict__.pop(name).close()
+        """Close every connection, once what is in hand on it has ended: under a running statement it would crash."""
+        for lock in (self._writer, self._reader):
+            with lock:
+                if connection := self._plain.pop(lock, None):
+                    connection.close()
         self._engine.dispose()
 
     def now(self) -> str:
@@ -137,30 +138,35 @@ class Store:
         Raises:
             DBAPIError: as everywhere else.
         """
-        with self._writer, _as_sqlalchemy():
-            connection = self._plain_writer
+        with self._kept(self._writer) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            yield connection
+            connection.execute("COMMIT")
 
     def first(self, sql: str, parameters: tuple[Any, ...]) -> sqlite3.Row | None:
-        """The first row of one constant select."""
-        with self._reader, _as_sqlalchemy():
-            return cast(sqlite3.Row | None, self._plain_reader.execute(sql, parameters).fetchone())
+        """The first row of one constant select.
 
-    @cached_property
-    def _plain_writer(self) -> sqlite3.Connection:
-        return self._plain()
+        Raises:
+            DBAPIError: as everywhere else.
+        """
+        with self._kept(self._reader) as connection:
+            return cast(sqlite3.Row | None, connection.execute(sql, parameters).fetchone())
 
-    @cached_property
-    def _plain_reader(self) -> sqlite3.Connection:
-        return self._plain()
+    @contextmanager
+    def _kept(self, lock: threading.Lock) -> Iterator[sqlite3.Connection]:
+        """The connection that *lock* guards, kept for the next time unless anything failed on it."""
+        with lock, _as_sqlalchemy():
+            if lock not in self._plain:
+                self._plain[lock] = self._connect_plain()
+            try:
+                yield self._plain[lock]
+            except BaseException:
+                # In whatever state it is, a transaction that cannot be rolled back would be in the next one's way.
+                with closing(self._plain.pop(lock)) as broken:
+                    broken.rollback()
+                raise
 
-    def _plain(self) -> sqlite3.Connection:
+    def _connect_plain(self) -> sqlite3.Connection:
         pooled = self._engine.raw_connection()
         connection = cast(sqlite3.Connection, pooled.driver_connection)
         pooled.detach()

@@ -10,7 +10,7 @@ from peers import DaemonProcess, free_port, wait_for, write_config
 from pydicom.dataset import FileDataset
 from pydicom.uid import DigitalXRayImageStorageForProcessing, JPEG2000Lossless, RLELossless
 from pynetdicom import AE, AllStoragePresentationContexts
-from radiographs import cr
+from radiographs import cr, hand
 
 from pacs_agent.analyse.bundle import SHIPPED
 
@@ -81,7 +81,7 @@ CASES: list[tuple[str, FileDataset, str, str]] = [
 @pytest.mark.parametrize(("ds", "status", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_bad_picture_or_header(daemon: DaemonProcess, ds: FileDataset, status: str, reason: str) -> None:
     """It is kept and acknowledged, its row says why it has no finding, and a good study sent with it is analysed."""
-    good = cr(seed=7)
+    good = hand(seed=7)
     assert store(daemon, ds, good) == [0, 0]
     row = settled(daemon, ds.StudyInstanceUID)
     assert row["status"] == status
@@ -97,7 +97,7 @@ def test_bad_picture_or_header(daemon: DaemonProcess, ds: FileDataset, status: s
 
 def test_one_broken_image_of_two(daemon: DaemonProcess) -> None:
     """A study read in part says so and is never `normal`."""
-    good, broken = cr(seed=3), _corrupt_jpeg2000()
+    good, broken = hand(seed=3), _corrupt_jpeg2000()
     broken.StudyInstanceUID = good.StudyInstanceUID
     assert store(daemon, good, broken) == [0, 0]
     row = settled(daemon, good.StudyInstanceUID)
@@ -107,7 +107,7 @@ def test_one_broken_image_of_two(daemon: DaemonProcess) -> None:
 
 def test_the_same_image_twice(daemon: DaemonProcess) -> None:
     """Success both times, one instance, no second revision."""
-    ds = cr(seed=11)
+    ds = hand(seed=11)
     assert store(daemon, ds, ds) == [0, 0]
     settled(daemon, ds.StudyInstanceUID)
     assert store(daemon, ds) == [0]
@@ -117,7 +117,7 @@ def test_the_same_image_twice(daemon: DaemonProcess) -> None:
 
 def test_disagreeing_identity_is_held_until_accepted(daemon: DaemonProcess) -> None:
     """Two patients in one study: held, nothing reported; `accept` lets it through."""
-    first, second = cr(seed=1), cr(seed=2, PatientID="PHANTOM-2")
+    first, second = hand(seed=1), hand(seed=2, PatientID="PHANTOM-2")
     second.StudyInstanceUID = first.StudyInstanceUID
     store(daemon, first, second)
     row = settled(daemon, first.StudyInstanceUID)
@@ -144,7 +144,7 @@ def test_every_storage_class_is_taken(daemon: DaemonProcess) -> None:
 
 def test_compressed_stays_compressed(daemon: DaemonProcess) -> None:
     """What is sent compressed is kept as sent and analysed."""
-    ds = cr(seed=5)
+    ds = hand(seed=5)
     ds.compress(RLELossless, generate_instance_uid=False)
     assert store(daemon, ds) == [0]
     assert settled(daemon, ds.StudyInstanceUID)["images_analysed"] == 1

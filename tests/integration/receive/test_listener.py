@@ -31,7 +31,9 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode as command_bytes
 from radiographs import cr
 
 from pacs_agent.receive.listener import Listener
@@ -549,6 +551,85 @@ def test_message_that_cannot_be_read_is_aborted(listener: Any, monkeypatch: pyte
     wait_for(lambda: assoc.is_aborted, 10, "the abort")
     assert [(pdu.pdu_type, pdu.source) for pdu in received] == [(0x07, 2)]
     wait_for(lambda: not listener._open(), 10, "the end of the association")
+    assert died == []
+    assert store_one(listener.port, cr()) == 0
+
+
+# A message's fragments by their message control headers (PS3.8 E.2): C and D, fragments of command and data set; c and
+# d, the last of each. Every inner list is one PDU.
+FRAGMENTED = {
+    "one each": [["c"], ["d"]],
+    "all in one PDU": [["c", "d"]],
+    "data set in three": [["c", "D"], ["D"], ["d"]],
+    "command set in three": [["C"], ["C"], ["c"], ["d"]],
+    "everything in one PDU": [["C", "c", "D", "d"]],
+}
+
+
+@pytest.mark.parametrize("pdus", FRAGMENTED.values(), ids=FRAGMENTED)
+@pytest.mark.parametrize("unused_bits", [0, 0xFC])
+def test_message_in_whatever_fragments(listener: Any, data_dir: Path, pdus: list[list[str]], unused_bits: int) -> None:
+    """However a peer cuts its message, twice on one association, it is stored byte for byte. PS3.8 9.3.5, E.1, E.2"""
+    with association(listener.port) as assoc:
+        raw = assoc.dul.socket.socket
+        statuses: list[int] = []
+        for ds in (cr(), cr()):
+            request = C_STORE()
+            request.MessageID, request.Priority = 1, 2
+            request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+            request.DataSet = BytesIO(encode(ds))
+            message = C_STORE_RQ()
+            message.primitive_to_message(request)
+            left = {"c": command_bytes(message.command_set, True, True) or b"", "d": encode(ds)}
+            assoc._reactor_checkpoint.clear()
+            wait_for(lambda: assoc._is_paused, 10, "the reactor's rest")
+            for pdu in pdus:
+                body = b""
+                for kind in pdu:
+                    end = 30 if kind.isupper() else None
+                    fragment, left[kind.lower()] = left[kind.lower()][:end], left[kind.lower()][30:]
+                    header = unused_bits | {"C": 1, "c": 3, "D": 0, "d": 2}[kind]
+                    body += struct.pack(">LBB", len(fragment) + 2, 1, header) + fragment
+                raw.sendall(struct.pack(">BBL", 4, 0, len(body)) + body)
+            _, answer = assoc.dimse.get_msg(block=True)
+            assoc._reactor_checkpoint.set()
+            statuses.append(answer.Status)
+            assert answer.AffectedSOPInstanceUID == ds.SOPInstanceUID
+            assert any(path.read_bytes().endswith(encode(ds)) for path in kept_files(data_dir))
+    assert statuses == [0, 0]
+
+
+@pytest.mark.parametrize("maximum", [0, 40, 150, 16384])
+def test_answer_fits_the_peers_pdus(listener: Any, maximum: int) -> None:
+    """No P-DATA-TF is longer than the peer wants it; 0 is any length. PS3.8 D.1"""
+    ae = AE(ae_title="XR1")
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    ae.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    assoc = ae.associate("127.0.0.1", listener.port, ae_title="PACS_AGENT", max_pdu=maximum)
+    received: list[int] = []
+    assoc.bind(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu.pdu_length))
+    assert assoc.send_c_store(cr()).Status == 0
+    assoc.release()
+    answers = received[:-1]  # the last is the A-RELEASE-RP
+    assert answers
+    assert maximum == 0 or max(answers) <= maximum
+    assert (len(answers) == 1) == (maximum in (0, 16384))
+
+
+@pytest.mark.parametrize("maximum", [3, 6])
+def test_peer_that_leaves_no_room_for_an_answer_is_aborted(
+    listener: Any, monkeypatch: pytest.MonkeyPatch, maximum: int
+) -> None:
+    """A maximum length that holds no fragment ends its association, and no other. PS3.8 D.1"""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    ae = AE(ae_title="XR1")
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    ae.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    assoc = ae.associate("127.0.0.1", listener.port, ae_title="PACS_AGENT", max_pdu=maximum)
+    assert "Status" not in assoc.send_c_store(cr())
+    wait_for(lambda: not listener._open(), 10, "the end of the association")
+    assert assoc.is_aborted
     assert died == []
     assert store_one(listener.port, cr()) == 0
 

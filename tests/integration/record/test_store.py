@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from records import Record
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from pacs_agent.errors import DatabaseError, DatabaseNewerError
 from pacs_agent.record import analysing, claiming, deciding, delivering, receiving
@@ -548,3 +551,76 @@ def test_destination_is_known_since_it_was_first_configured(record: Record) -> N
     first = delivering.destinations_since(record, ["pacs"])
     record.tick(5)
     assert delivering.destinations_since(record, ["pacs", "new"]) == {"pacs": first["pacs"], "new": record.now()}
+
+
+# -- the driver's own connections -------------------------------------------------------------------------------------
+
+ADD_EVENT = "INSERT INTO event (at, event, detail) VALUES ('2026', ?, ?)"
+
+
+def events(store: Store) -> list[str]:
+    """The history's events, in their order."""
+    return [row[0] for row in query(store.path, "SELECT event FROM event ORDER BY id").rows]
+
+
+def test_plain_transaction_is_whole_or_nothing(store: Store) -> None:
+    """What fails on its way is undone, whoever raised, and the next one is written."""
+
+    def fail() -> None:
+        with store.write_plain() as connection:
+            connection.execute(ADD_EVENT, ("undone", None))
+            raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        fail()
+    with store.write_plain() as connection:
+        connection.execute(ADD_EVENT, ("written", None))
+    assert events(store) == ["written"]
+    assert store.first("SELECT event FROM event WHERE event = ?", ("undone",)) is None
+
+
+def test_plain_error_is_sqlalchemys_and_tells_no_parameter(store: Store) -> None:
+    """Callers know one kind of error, and its text holds nothing of a patient."""
+    with pytest.raises(IntegrityError) as caught, store.write_plain() as connection:
+        connection.execute(ADD_EVENT, (None, "PHANTOM-1"))
+    assert "PHANTOM-1" not in f"{caught.value} {caught.value.orig}"
+    with pytest.raises(OperationalError):
+        store.first("SELECT * FROM nothing WHERE x = ?", ("PHANTOM-1",))
+
+
+def test_database_that_is_full_refuses_and_recovers(store: Store) -> None:
+    """A transaction that SQLite undid itself is not undone twice, and nothing of it stays."""
+    with store.write_plain() as connection:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes it for what the file has now
+    with pytest.raises(OperationalError, match="full"), store.write_plain() as connection:
+        connection.executemany(ADD_EVENT, [("undone", "x" * 4000)] * 200)
+    with store.write_plain() as connection:
+        connection.execute(ADD_EVENT, ("written", None))
+    assert events(store) == ["written"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda connection: connection.close(), lambda connection: connection.execute("COMMIT")],
+    ids=["closed", "no transaction"],
+)
+def test_plain_connection_that_broke_is_replaced(store: Store, spoil: Callable[[sqlite3.Connection], None]) -> None:
+    """One transaction is refused, not every one from then on."""
+    with pytest.raises(DBAPIError), store.write_plain() as connection:
+        spoil(connection)
+    with store.write_plain() as connection:
+        connection.execute(ADD_EVENT, ("written", None))
+    assert events(store) == ["written"]
+
+
+def test_closing_waits_for_the_transaction_in_hand(store: Store) -> None:
+    """A connection that is closed under a running statement takes the process with it."""
+    closing = threading.Thread(target=store.close)
+    with store.write_plain() as connection:
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        connection.execute(ADD_EVENT, ("written", None))
+    closing.join(10)
+    assert not closing.is_alive()
+    assert events(store) == ["written"]

@@ -63,23 +63,26 @@ def test_distance_and_part_are_told(guard: Guard) -> None:
     assert second.part_probability == pytest.approx(1 / (1 + np.exp(-8)), rel=1e-5)
 
 
-def with_guard(out: Path, spoil: Any = None) -> Bundle:
-    """The shipped bundle with a guard over its 3 × 240 features."""
+def with_guard(out: Path, spoil: Any = None, guard: GuardSettings | None = SETTINGS) -> Bundle:
+    """The shipped bundle with another guard over its 3 × 240 features, or with none."""
     shipped = load_bundle("demonstration")
-    state = {**load_file(shipped.weights_path), **tensors(720)}
+    state = {name: tensor for name, tensor in load_file(shipped.weights_path).items() if not name.startswith("guard.")}
+    if guard:
+        state |= tensors(720)
     if spoil:
         spoil(state)
     out.mkdir()
     save_file(state, out / "weights")
     fields = shipped.manifest.model_dump(mode="json", exclude={"weights_sha256", "guard"})
-    return write_bundle(out / "bundle", {**fields, "guard": SETTINGS.model_dump(mode="json")}, out / "weights")
+    fields["guard"] = guard.model_dump(mode="json") if guard else None
+    return write_bundle(out / "bundle", fields, out / "weights")
 
 
 def test_a_bundle_carries_it(tmp_path: Path) -> None:
     """Every picture gets a verdict and the probability that it has without a guard; without one there are none."""
     inputs = np.random.default_rng(1).integers(0, 256, (3, 160, 160)).astype(np.uint8)
     parts = ["hand", None, "shoulder"]
-    plain = Ensemble(load_bundle("demonstration"), "cpu").examine(inputs, parts, 2)
+    plain = Ensemble(with_guard(tmp_path / "plain", guard=None), "cpu").examine(inputs, parts, 2)
     guarded = Ensemble(with_guard(tmp_path / "a"), "cpu").examine(inputs, parts, 2)
     assert plain.verdicts == (None, None, None)
     assert all(verdict is not None for verdict in guarded.verdicts)

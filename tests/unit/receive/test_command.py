@@ -85,6 +85,24 @@ def test_leaves_a_request_that_lacks_an_element_to_pynetdicom() -> None:
         assert read_store_request(encoded(command)) is None
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_leaves_a_request_that_says_an_element_twice_to_pynetdicom(times: int) -> None:
+    """Which of two UIDs counts is not for us to choose."""
+    whole = encoded(command_set(request(uid="1.2.3.45")))
+    instance_uid = whole[-16:]
+    assert instance_uid[:4] == b"\0\0\0\x10"
+
+    assert read_store_request(whole + instance_uid * (times - 1)) is None
+
+
+def test_leaves_a_request_that_ends_too_early_or_too_late_to_pynetdicom() -> None:
+    """Every shorter piece of a command set, and every longer one."""
+    whole = encoded(command_set(request()))
+
+    assert [end for end in range(len(whole)) if read_store_request(whole[:end])] == []
+    assert read_store_request(whole + b"\0") is None
+
+
 @given(st.binary(max_size=200), st.integers(0, 130), st.integers(0, 130))
 def test_never_fails_whatever_the_bytes(noise: bytes, begin: int, end: int) -> None:
     whole = encoded(command_set(request()))
@@ -112,5 +130,14 @@ def test_leaves_a_response_with_a_comment_to_pynetdicom() -> None:
     response.MessageIDBeingRespondedTo, response.Status = 1, 0xA700
     response.AffectedSOPClassUID, response.AffectedSOPInstanceUID = ComputedRadiographyImageStorage, "1.2"
     response.ErrorComment = "too little space"
+
+    assert write_store_response(response) is None
+
+
+def test_leaves_a_response_with_a_uid_that_is_not_ascii_to_pynetdicom() -> None:
+    """Such a UID comes back as it came, and no thread dies of it."""
+    response = C_STORE()
+    response.MessageIDBeingRespondedTo, response.Status = 1, 0xC211
+    response.AffectedSOPClassUID, response.AffectedSOPInstanceUID = ComputedRadiographyImageStorage, "1.2.\xe9"
 
     assert write_store_response(response) is None
