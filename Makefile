@@ -21,7 +21,7 @@ test: $(STAMP) system ## every test
 check: $(STAMP) lint types imports test ## what CI runs: lint, types, import rules, tests
 
 bench: $(STAMP) system ## the benchmarks; fails where a figure to reach is missed
-	failed=; for each in receive train_step train_input; do \
+	failed=; for each in receive train_step train_input heatmap; do \
 	  $(BIN)/python benchmarks/$$each.py || failed="$$failed $$each"; done; test -z "$$failed"
 
 bundle: $(STAMP) ## the demonstration bundle again from nothing: hours on 2 cores, goes on where it was stopped

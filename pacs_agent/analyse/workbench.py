@@ -54,7 +54,7 @@ class Workbench:
         self._batch_images = batch_images
         self._max_pixels = max_pixels
         self._spec = ensemble.bundle.manifest.input
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str | None], _Seen] = OrderedDict()
         self._seen_bytes = 0
 
     def analyse(self, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ class Workbench:
                     doubt=verdict.reason if verdict else None,
                     attention=highest,
                 )
-                self._keep(images[index]["path"], picture, attention)
+                self._keep((images[index]["path"], images[index]["body_part"]), picture, attention)
             else:  # NaN is not greater than any threshold: it would read as normal
                 answers[index]["reason"] = "the network gave no probability"
         return answers
@@ -111,22 +111,23 @@ class Workbench:
         scale: tuple[str, str],
     ) -> Rgb | str:
         """The capture of a picture that was analysed, or the reason why there is none."""
-        if path not in self._seen:
+        key = (path, body_part)
+        if key not in self._seen:
             (answer,) = self.analyse([{"key": "", "path": path, "body_part": body_part}])
             if answer["reason"] is not None:
                 return str(answer["reason"])
-        seen = self._seen[path]
+        seen = self._seen[key]
         picture = self._read(path, CAPTURE_DETAIL) if seen.picture is None else seen.picture
         if isinstance(picture, str):
             return picture
         low, high = scale
         return rendered(picture, seen.attention, full_scale, self._spec, Caption(title, tuple(lines), (low, high)))
 
-    def _keep(self, path: str, picture: Picture, attention: Attention) -> None:
-        if path in self._seen:
-            self._seen_bytes -= self._seen.pop(path).size_bytes
+    def _keep(self, key: tuple[str, str | None], picture: Picture, attention: Attention) -> None:
+        if key in self._seen:
+            self._seen_bytes -= self._seen.pop(key).size_bytes
         kept = _Seen(picture if max(picture.shape) >= CAPTURE_DETAIL else None, attention)
-        self._seen[path] = kept
+        self._seen[key] = kept
         self._seen_bytes += kept.size_bytes
         while self._seen_bytes > KEPT_BYTES and len(self._seen) > 1:
             self._seen_bytes -= self._seen.popitem(last=False)[1].size_bytes

@@ -11,6 +11,9 @@ import pytest
 from peers import DaemonProcess, Orthanc, dcmtk, free_port, wait_for, write_config
 from pydicom import dcmread
 
+from pacs_agent.phantom.dataset import study, write_study
+from pacs_agent.phantom.lesion import Lesion
+
 pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
 
 HAND_STUDY = "1.2.840.113564.3.1.2.10.111.22.333.4567890123456789012"
@@ -112,3 +115,45 @@ def test_logs_name_no_patient(daemon: DaemonProcess, samples: Path) -> None:
     assert "study complete" in log
     for value in (str(ds.PatientName), str(ds.PatientID), str(ds.PatientBirthDate)):
         assert value not in log
+
+
+def test_an_abnormal_phantom_is_shown_in_the_pacs(daemon: DaemonProcess, orthanc: Orthanc, tmp_path: Path) -> None:
+    """Orthanc takes the heat map of each image, byte for byte ours and valid, and the report that names them."""
+    before = set(orthanc.instances("OT"))
+    images = study("forearm", seed=7001, abnormal=True, views=2, lesion=Lesion("plate", 0.9), kind="DX")
+    uid = images[0].StudyInstanceUID
+    files = write_study(images, tmp_path / "modality")
+    send = [dcmtk("dcmsend"), "127.0.0.1", str(daemon.port), "-aec", "PACS_AGENT"]
+    subprocess.run([*send, *map(str, files)], check=True, capture_output=True, timeout=60)
+    query = f"SELECT * FROM results WHERE study_instance_uid = '{uid}' AND status = 'delivered'"
+    (row,) = wait_for(lambda: daemon.sql(query), 60, "the phantom's report")
+    assert (row["body_part"], row["finding"]) == ("forearm", "abnormal")
+
+    made = [orthanc.file(each) for each in set(orthanc.instances("OT")) - before]
+    assert len(made) == 2
+    captures = {}
+    for number, content in enumerate(made):
+        file = tmp_path / f"capture{number}.dcm"
+        file.write_bytes(content)
+        said = subprocess.run([dcmtk("dciodvfy"), str(file)], capture_output=True, text=True, check=False)
+        assert "Error" not in said.stdout + said.stderr
+        ds = dcmread(file)
+        captures[str(ds.SOPInstanceUID)] = ds
+        stored = daemon.config.parent / "data" / "outbox" / f"{ds.SOPInstanceUID}.dcm"
+        assert dcmread(stored) == ds
+        assert max(ds.Rows, ds.Columns) <= 2048
+    sources = {str(ds.SourceImageSequence[0].ReferencedSOPInstanceUID) for ds in captures.values()}
+    assert sources == {str(ds.SOPInstanceUID) for ds in images}
+
+    kinds = daemon.sql(f"SELECT object FROM deliveries WHERE study_instance_uid = '{uid}'")
+    assert sorted(each["object"] for each in kinds) == ["capture", "capture", "sr"]
+    report = dcmread(daemon.config.parent / "data" / "outbox" / f"{row['report_sop_instance_uid']}.dcm")
+    evidence = {
+        str(reference.ReferencedSOPInstanceUID)
+        for series in report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        for reference in series.ReferencedSOPSequence
+    }
+    assert evidence == sources | set(captures)
+    (story,) = json.loads(daemon.run("show", uid, "--json").stdout)
+    assert story["report"].count("heat map") == 2
+    assert {each["revision"] for each in story["deliveries"]} == {1}

@@ -18,6 +18,7 @@ from pacs_agent.record import analysing, claiming, delivering, receiving
 from pacs_agent.record import store as store_module
 from pacs_agent.record.analysing import FindingRow, InstanceResult, ReportRow
 from pacs_agent.record.store import Store
+from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
 
@@ -308,6 +309,7 @@ def test_check_offers_what_would_be_sent(run: Run, tmp_path: Path, accepts_sr: b
     """C-ECHO and the class of each object that the settings make, a line each."""
     ae = AE(ae_title="PACS")
     ae.add_supported_context(Verification)
+    ae.add_supported_context(CAPTURE_CLASS)
     if accepts_sr:
         ae.add_supported_context(Comprehensive3DSRStorage)
     ae.add_supported_context(SecondaryCaptureImageStorage)

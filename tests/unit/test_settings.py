@@ -51,6 +51,7 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
         ('[model]\ndevice = "tpu"', "model.device"),
         ('[report]\nobjects = ["hologram"]', "report.objects"),
         ("[report]\nobjects = []", "report.objects"),
+        ('[report]\nobjects = ["capture"]', "report.objects: 'sr' must be among them"),
         ('[database]\nurl = "postgresql://x"', "database.url"),
         ('[[mapping.rule]]\nfield = "StudyDescription"\npattern = "("\nbody_part = "wrist"', "mapping.rule.0.pattern"),
         ('[[mapping.rule]]\nfield = "Nonsense"\npattern = "x"\nbody_part = "wrist"', "mapping.rule.0.field"),

@@ -16,11 +16,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from peers import wait_for
 from PIL import Image
 
 from pacs_agent.analyse.bundle import load_bundle, write_bundle
-from pacs_agent.analyse.supervisor import AnalysisProcess, ImageRequest
-from pacs_agent.errors import BundleError, WorkerDiedError
+from pacs_agent.analyse.supervisor import AnalysisProcess, CapturePicture, CaptureRequest, ImageRequest
+from pacs_agent.errors import BundleError, WorkerDiedError, WorkerUnavailableError
 
 MEMORY_MB = 8192
 GONE_S = 20
@@ -84,6 +85,10 @@ def impostor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 def request(path: Path, key: str = "1", body_part: str | None = "wrist") -> ImageRequest:
     return ImageRequest(key, path, body_part)
+
+
+def capture_request(path: Path) -> CaptureRequest:
+    return CaptureRequest(path, "wrist", 1.0, "title", ("line",), ("none", "most"))
 
 
 def wait_until_read(fifo: Path) -> int:
@@ -295,7 +300,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from pacs_agent.analyse.bundle import load_bundle
-from pacs_agent.analyse.supervisor import AnalysisProcess, ImageRequest
+from pacs_agent.analyse.supervisor import AnalysisProcess, CapturePicture, CaptureRequest, ImageRequest
 
 process = AnalysisProcess(load_bundle("demonstration"), device="cpu", batch_images=2, max_pixels=1000,
                           memory_limit_mb=8192, timeout_s=60)
@@ -365,3 +370,58 @@ def test_on_cuda_under_the_memory_limit(start_process: Callable[..., AnalysisPro
     assert process.analyse([request(picture)])[0].reason is None
     assert process.device == "cuda:0"
     process.stop()
+
+
+def test_captures_come_as_pixels(process: AnalysisProcess, picture: Path, tmp_path: Path) -> None:
+    """An analysed picture, and one of which nothing is known any more, is shown; another has its reason."""
+    process.analyse([request(picture)])
+    shown = process.capture(capture_request(picture))
+    assert isinstance(shown, CapturePicture)
+    assert len(shown.rgb) == shown.rows * shown.columns * 3
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: process.pid is None, GONE_S, "its end")
+    assert process.capture(capture_request(picture)) == shown
+    assert "cannot be read" in str(process.capture(capture_request(tmp_path / "absent")))
+    assert process.analyse([request(picture)])[0].attention is not None
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("signal.pause()", "did not answer in 2 s"),
+        ("pipe.send_bytes(b'{}'); signal.pause()", "cannot be understood"),
+        ('pipe.send_bytes(b\'{"rows": 99999, "columns": 3}\'); signal.pause()', "cannot be understood"),
+        ("pipe.send_bytes(b'{\"rows\": 2, \"columns\": 2}'); pipe.send_bytes(b'1'); signal.pause()", "cannot be under"),
+        ('pipe.send_bytes(b\'{"rows": 2, "columns": 2}\'); signal.pause()', "did not answer in 2 s"),
+    ],
+)
+def test_every_way_to_fail_a_capture_is_told(
+    start_process: Callable[..., AnalysisProcess],
+    impostor: Callable[[str], str],
+    picture: Path,
+    then: str,
+    reason: str,
+) -> None:
+    """Death, silence and nonsense raise as for an analysis; never as if the process could not be started."""
+    process = start_process(module=impostor(then), timeout_s=2)
+    process.start()
+    with pytest.raises(WorkerDiedError, match=reason) as caught:
+        process.capture(capture_request(picture))
+    assert not isinstance(caught.value, WorkerUnavailableError)
+    assert process.pid is None
+
+
+def test_stopped_during_a_capture_says_nothing_of_the_image(
+    start_process: Callable[..., AnalysisProcess], impostor: Callable[[str], str], picture: Path
+) -> None:
+    """A stop is nobody's fault: the study is analysed again after the next start."""
+    process = start_process(module=impostor("signal.pause()"), timeout_s=60)
+    process.start()
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(process.capture, capture_request(picture))
+        wait_for(process._conversation.locked, GONE_S, "the request")
+        process.stop()
+        with pytest.raises(WorkerUnavailableError, match="stopped"):
+            waiting.result(GONE_S)

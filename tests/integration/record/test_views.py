@@ -118,6 +118,24 @@ def test_reason_of_the_finding_and_of_the_standstill_are_both_told(record: Recor
     ]
 
 
+def test_the_report_is_named_not_a_capture_made_before_it(record: Record) -> None:
+    """`results` names the report whatever else was made; all of it must be there for `delivered`."""
+    record.receive(1)
+    record.queue()
+    [claim] = record.claim()
+    rows = [FindingRow("hand", "R", "analysed", "abnormal", 0.9, 0.5, 1, 1, None)]
+    made = [
+        ReportRow(kind, "1.6", uid, "9.1", f"outbox/{uid}", {"pacs": ("waiting", None)})
+        for kind, uid in (("capture", "9.1.1"), ("sr", "9.1.2"))
+    ]
+    analysing.record_analysis(record, claim, model=None, images=[], findings=rows, reports=made)
+    query = "SELECT report_sop_instance_uid, status FROM results"
+    assert record.select(query) == [("9.1.2", "analysed")]
+    assert record.select("SELECT object FROM deliveries ORDER BY 1") == [("capture",), ("sr",)]
+    deliver(record)
+    assert record.select(query) == [("9.1.2", "delivered")]
+
+
 def test_parked_says_where_and_why(record: Record) -> None:
     """One of two refused: not delivered, and the reason names it."""
     analysed(record, pacs=WAITING, archive=WAITING)

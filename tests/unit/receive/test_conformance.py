@@ -14,6 +14,7 @@ from pacs_agent.receive.contexts import (
     TRANSFER_SYNTAXES,
     supported_contexts,
 )
+from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.codes import BODY_PARTS
 from pacs_agent.report.sr import SR_CLASSES
 
@@ -79,10 +80,12 @@ def test_statuses_of_the_scu() -> None:
     assert stated == {*sender.STORED, sender.DUPLICATE_SOP_INSTANCE}
 
 
-def test_sr_classes() -> None:
-    """The statement names the SR classes that a destination can be sent."""
-    stated = {row[0].split()[0]: row[2] for row in _table("SOP classes of the Storage SCU")}
-    assert stated == dict(SR_CLASSES)
+def test_classes_of_the_scu() -> None:
+    """The statement names the SR classes that a destination can be sent, and that of heat maps."""
+    stated = {
+        row[0].removeprefix("report, ").split(" (")[0]: row[2] for row in _table("SOP classes of the Storage SCU")
+    }
+    assert stated == {**SR_CLASSES, "heat map": CAPTURE_CLASS}
 
 
 def test_body_part_codes() -> None:

@@ -1,0 +1,136 @@
+"""Findings to objects: captures beside the report, and no capture that cannot be made holds the report up."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+
+from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity, decide
+from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
+from pacs_agent.deliver.outbox import Outbox
+from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
+from pacs_agent.phantom.dataset import study
+from pacs_agent.record.analysing import ReportRow
+from pacs_agent.record.claiming import Claim, ClaimedInstance
+from pacs_agent.record.store import Store
+from pacs_agent.report.content import Equipment
+from pacs_agent.report.text import report_text
+from pacs_agent.reporting import Reporting
+from pacs_agent.settings import Agent, Destination, Report, Settings
+from pacs_agent.study.instance import Instance
+
+MODEL = ModelIdentity("net", "1", "abc", True, True, False)
+Render = Callable[[CaptureRequest], CapturePicture | str]
+
+
+def picture(_: CaptureRequest) -> CapturePicture:
+    return CapturePicture(4, 2, bytes(24))
+
+
+class Bench:
+    """A study of two images on disk, and all that makes its objects."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images: list[FileDataset] = study("wrist", seed=3, abnormal=True, views=2, longest_side=64)
+        for number, ds in enumerate(self.images):
+            ds.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+        self.store = Store.open(folder / "pacs-agent.db")
+        self.requests: list[CaptureRequest] = []
+        self.claim = Claim(
+            1, str(self.images[0].StudyInstanceUID), "XR1", self.store.now(), 1, False,
+            tuple(
+                ClaimedInstance(number, f"{number}.dcm", Instance.from_dataset(ds), self.store.now())
+                for number, ds in enumerate(self.images)
+            ),
+        )  # fmt: skip
+
+    def finding(self, *probabilities: float) -> Finding:
+        """Of both images, the second with the higher map."""
+        outcomes = [
+            ImageOutcome(
+                str(ds.SOPInstanceUID), str(ds.SeriesInstanceUID), "analysed", probability, attention=3.0 + number
+            )
+            for number, (ds, probability) in enumerate(zip(self.images, probabilities, strict=True))
+        ]
+        return decide("wrist", "R", outcomes, 0.5, MODEL, quality_control_subject=True)
+
+    def make(self, finding: Finding, render: Render, *objects: str) -> list[ReportRow]:
+        """The objects' rows."""
+        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, sr_class="enhanced")
+        other = Destination(name="other", ae_title="OTHER", host="127.0.0.1", port=104, mode="silent")
+        settings = Settings(
+            agent=Agent(data_dir=self.folder),
+            destination=(pacs, other),
+            report=Report(objects=objects or ("sr", "capture")),
+        )
+        outbox = Outbox(self.folder, self.store, (pacs, other), {"pacs": "", "other": ""})
+        equipment = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
+
+        def asked(request: CaptureRequest) -> CapturePicture | str:
+            self.requests.append(request)
+            return render(request)
+
+        return Reporting(settings, self.store, outbox, MODEL, equipment, asked)(self.claim, [finding])
+
+    def read(self, row: ReportRow) -> FileDataset:
+        return dcmread(self.folder / row.path)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A study on disk, a record, an outbox."""
+    return Bench(tmp_path)
+
+
+def test_captures_go_everywhere_and_before_the_report(bench: Bench) -> None:
+    """One of each image, in one series, for every destination whatever SR it wants; every report names them."""
+    rows = bench.make(bench.finding(0.9, 0.8), picture)
+    assert [row.object for row in rows] == ["capture", "capture", "sr", "sr"]
+    assert len({row.sop_instance_uid for row in rows}) == 4
+    assert len({row.series_instance_uid for row in rows}) == 3
+    for row in rows[:2]:
+        assert {name: status for name, (status, _) in row.deliveries.items()} == {"pacs": "waiting", "other": "held"}
+    assert [request.full_scale for request in bench.requests] == [4.0, 4.0]
+    assert [request.path for request in bench.requests] == [bench.folder / "0.dcm", bench.folder / "1.dcm"]
+    for row in rows[2:]:
+        assert report_text(bench.read(row)).count("heat map") == 2
+    sources = [bench.read(row).SourceImageSequence[0].ReferencedSOPInstanceUID for row in rows[:2]]
+    assert sources == [ds.SOPInstanceUID for ds in bench.images]
+
+
+@pytest.mark.parametrize("error", ["it is cut short", WorkerDiedError("the analysis process was killed by signal 11")])
+def test_no_capture_holds_no_report(bench: Bench, error: str | WorkerDiedError) -> None:
+    """A picture that cannot be shown, or that kills the process, costs its capture; the report says why."""
+
+    def fails_once(request: CaptureRequest) -> CapturePicture | str:
+        if request.path.name == "1.dcm":
+            return picture(request)
+        if isinstance(error, WorkerDiedError):
+            raise error
+        return error
+
+    rows = bench.make(bench.finding(0.9, 0.8), fails_once)
+    assert [row.object for row in rows] == ["capture", "sr", "sr"]
+    text = " ".join(report_text(bench.read(rows[-1])).split())
+    assert f"No heat map: {error}" in text
+
+
+def test_a_process_that_cannot_go_on_stops_the_study(bench: Bench) -> None:
+    """Stopped or not to be started again: nothing is reported now, the study is analysed again."""
+
+    def gone(_: CaptureRequest) -> str:
+        raise WorkerUnavailableError
+
+    with pytest.raises(WorkerUnavailableError):
+        bench.make(bench.finding(0.9, 0.8), gone)
+
+
+def test_nothing_is_shown_that_is_not_abnormal_or_not_wanted(bench: Bench) -> None:
+    """A normal finding has a report only; so has any where the settings want no captures."""
+    for rows in (bench.make(bench.finding(0.1, 0.2), picture), bench.make(bench.finding(0.9, 0.8), picture, "sr")):
+        assert [row.object for row in rows] == ["sr", "sr"]
+        assert "heat map" not in report_text(bench.read(rows[0])).lower()
+    assert bench.requests == []
