@@ -79,11 +79,8 @@ class Reporting:
         classes = {target.sr_class for target in targets if gets(target, "sr")} if targets else {"comprehensive3d"}
         rows: list[ReportRow] = []
         captures: dict[str, CaptureReference | str] = {}
-        if (
-            any(gets(target, "capture") for target in targets)
-            if targets
-            else "capture" in self._settings.report.objects
-        ):
+        wanted = not targets or any(gets(target, "capture") for target in targets)
+        if wanted and "capture" in self._settings.report.objects:
             headers = {str(source.SOPInstanceUID): source for source in sources}
             for uid, made in self._captures(claim, findings, headers, addresses):
                 if isinstance(made, str):
