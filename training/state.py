@@ -5,10 +5,10 @@ the truth, and lines of the metrics that are younger than it are forgotten.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +90,8 @@ def resume(folder: Path, state: State) -> None:
         write_bytes(path, b"".join(lines[: state.epoch]))
 
 
-def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
-    """Add an epoch's line.
+def append_metrics(folder: Path, line: Mapping[str, float]) -> None:
+    """Add an epoch's line; a figure that is not known is null.
 
     Raises:
         TrainingError: the disk refused.
@@ -99,7 +99,8 @@ def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
     path = folder / METRICS
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            told = {key: value if math.isfinite(value) else None for key, value in line.items()}  # NaN is not JSON
+            file.write(json.dumps(told, allow_nan=False) + "\n")
     except OSError as error:
         raise TrainingError(f"{path}: cannot be written: {error.strerror or error}") from error
 

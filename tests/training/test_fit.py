@@ -410,11 +410,13 @@ def test_begun_by_another_while_this_one_decodes(
 
 
 def test_a_score_of_nan_never_wins(tree: Path, preset: Preset, tmp_path: Path) -> None:
-    """An epoch without a score loses against every other; where no epoch has one, it is told."""
+    """An epoch without a score loses against every other, and is null in the metrics; without any, it is told."""
     task = member_task(open_tiny(tmp_path / "run", tree, preset, seed=1), 1)
     scores = iter([float("nan"), 0.5, float("nan"), float("nan")])
     task = replace(task, score=lambda _: {"score": next(scores)})
     assert train_member(task, torch.device("cpu")) == {"epoch": 2, "score": 0.5}
+    lines = (task.folder / METRICS).read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["score"] for line in lines[:2]] == [None, 0.5]
     with pytest.raises(TrainingError, match="no epoch gave a score"):
         train_member(replace(task, folder=tmp_path / "other"), torch.device("cpu"))
 
