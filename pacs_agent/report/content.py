@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pacs_agent.analyse.finding import Finding, FindingValue, ImageOutcome, ModelIdentity
+from pacs_agent.analyse.finding import Finding, FindingValue, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.report import codes
 from pacs_agent.report.legal import legal_items
 from pacs_agent.report.library import image_library
@@ -64,6 +64,7 @@ def measurement_report(
     equipment: Equipment,
     root_uid: str,
     captures: Mapping[str, CaptureReference | str],
+    left_out: Sequence[LeftOut] = (),
 ) -> hd_sr.MeasurementReport:
     """The content tree.
 
@@ -74,6 +75,7 @@ def measurement_report(
         equipment: who observed.
         root_uid: SOP Instance UID of the report; the tracking UIDs derive from it.
         captures: by SOP Instance UID of the image its heat map, or why there is none.
+        left_out: images of the study that the findings do not speak of.
     """
     observer = hd_sr.ObserverContext(
         observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
@@ -98,7 +100,9 @@ def measurement_report(
     # TID 1500 row 5 stands before the measurements, row 12 after them.
     content.insert(len(content) - 1, image_library(images.values()))
     evaluations = hd_sr.ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=CONTAINS)
-    evaluations.ContentSequence = hd_sr.ContentSequence([_comment(DISCLAIMER)])
+    evaluations.ContentSequence = hd_sr.ContentSequence(
+        [_comment(text) for text in (DISCLAIMER, *map(_left_out, left_out))]
+    )
     content.append(evaluations)
     return report
 
@@ -214,6 +218,12 @@ def _comments(finding: Finding) -> list[str]:
     if count not in reason:
         texts.append(_sentence(count))
     return texts
+
+
+def _left_out(images: LeftOut) -> str:
+    kind = f" of the {images.body_part}" if images.body_part else ""
+    count = f"1 image{kind} is" if images.image_count == 1 else f"{images.image_count} images{kind} are"
+    return _sentence(f"{count} not in this report: {images.reason}")
 
 
 def _sentence(text: str) -> str:
