@@ -151,7 +151,7 @@ def decide(
     partial = None
     if len(analysed) < len(images):
         why = next((text for image in images if (text := image.reason or image.doubt)), None)
-        partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why else "")
+        partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why and why != reason else "")
     if body_part is None or reason:
         return finding("undetermined", None, reason, partial)
     if not model.trained:

@@ -113,6 +113,11 @@ def group_name(finding: Finding) -> str:
     return f"{part}, {_SIDES[finding.laterality]}" if finding.laterality else part
 
 
+def percent(probability: float) -> float:
+    """As every object states it, and each text rounds it: to two decimals."""
+    return round(100 * probability, 2)
+
+
 def algorithm_version(model: ModelIdentity) -> str:
     """The model's version with the start of its weights' hash, for weights are what spoke."""
     return f"{model.version} (weights {model.bundle_hash[:HASH_DIGITS]})"
@@ -240,7 +245,7 @@ def _sites(finding: Finding) -> list[hd_sr.FindingSite] | None:
 def _probability(probability: float, model: ModelIdentity) -> hd_sr.Measurement:
     """TID 300: in percent, to two decimals; the name claims a probability only of a calibrated model."""
     name = codes.PROBABILITY if model.calibrated else codes.CERTAINTY_OF_FINDING
-    return hd_sr.Measurement(name=name, value=round(100 * probability, 2), unit=codes.PERCENT)
+    return hd_sr.Measurement(name=name, value=percent(probability), unit=codes.PERCENT)
 
 
 def _comment(text: str) -> hd_sr.TextContentItem:

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.report import codes
 
-WIDTH = 96  # columns
+WIDTH = 100  # columns
 _NORMALITIES = {code.value: word for word, code in codes.NORMALITIES.items()}
 
 
@@ -44,7 +44,7 @@ def report_text(ds: Dataset) -> str:
     for group in groups:
         name = _first_text(group, codes.TRACKING_IDENTIFIER)
         if ": image " in name:
-            lines.append(_image_line(group, name, views))
+            lines += wrap(_image_line(group, name, views), WIDTH, subsequent_indent=" " * 12)
         else:
             lines += _finding_lines(group, name, _threshold(group) if differ else "")
     return "\n".join(line.rstrip() for line in lines) + "\n"
