@@ -70,6 +70,13 @@ STUDIES: dict[str, Callable[[], list[FileDataset]]] = {
     "sides contradict in one image": lambda: together(quality(seed=1), quality(seed=2, ImageLaterality="L")),
     "header sources contradict": lambda: together(quality(AnatomicRegionSequence=[WRIST])),
     "a foot beside the hand": lambda: together(quality(seed=1), quality(seed=2, BodyPartExamined="FOOT")),
+    **{
+        f"umlauts in {name}": lambda name=name: together(
+            quality(seed=1, SpecificCharacterSet=name, PatientName="Müller^Jörg"),
+            quality(seed=2, SpecificCharacterSet=name, BodyPartExamined="", SeriesDescription="Fuß rechts"),
+        )
+        for name in ("ISO_IR 100", "ISO_IR 192")
+    },
     "of a patient": lambda: together(hand(seed=1), hand(seed=2)),
 }
 
@@ -255,6 +262,8 @@ def _sources(ds: Dataset) -> Iterator[Dataset]:
         ("header sources contradict", "BodyPartExamined 'HAND' names hand, but"),
         ("sides contradict in one image", "1 image of the hand is not in this report: ImageLaterality says left"),
         ("a foot beside the hand", "1 image is not in this report: BodyPartExamined 'FOOT' names foot"),
+        ("umlauts in ISO_IR 100", "SeriesDescription 'Fuß rechts' names foot"),
+        ("umlauts in ISO_IR 192", "SeriesDescription 'Fuß rechts' names foot"),
         ("of a patient", "the model is for phantoms only"),
     ],
 )
