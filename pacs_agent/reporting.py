@@ -11,7 +11,7 @@ import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity
+from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox, gets
 from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
@@ -57,7 +57,7 @@ class Reporting:
         self._equipment = equipment
         self._render = render
 
-    def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
+    def __call__(self, claim: Claim, findings: Sequence[Finding], left_out: Sequence[LeftOut] = ()) -> list[ReportRow]:
         """The captures, then one report for each class of SR that a destination wants.
 
         Raises:
@@ -97,6 +97,7 @@ class Reporting:
                 sources,
                 [each for each in predecessors if each.sop_class_uid == uid],
                 captures,
+                left_out,
                 name,
                 addresses,
             )
@@ -188,6 +189,7 @@ class Reporting:
         sources: Sequence[Dataset],
         predecessors: Sequence[Predecessor],
         captures: Mapping[str, CaptureReference | str],
+        left_out: Sequence[LeftOut],
         sr_class: SrClass,
         addresses: Addresses,
     ) -> ReportRow:
@@ -199,6 +201,7 @@ class Reporting:
             self._identity(claim, new_uid()),
             predecessors=predecessors,
             captures=captures,
+            left_out=left_out,
             sr_class=sr_class,
         )
         return self._row("sr", ds, addresses, sr_class)

@@ -1,5 +1,6 @@
 """Real peers for the tests: Orthanc as the PACS, the daemon as a process, DCMTK by full path."""
 
+import io
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
@@ -166,6 +168,12 @@ def write_config(folder: Path, port: int, orthanc: Orthanc | None = None, more: 
         f"[study]\nquiet_seconds = 1\n{more}\n{destination}"
     )
     return config
+
+
+def data_set(encoded: bytes) -> bytes:
+    """Of a Part 10 file what comes after the file meta information."""
+    meta = dcmread(io.BytesIO(encoded), stop_before_pixels=True).file_meta
+    return encoded[128 + 4 + 12 + meta.FileMetaInformationGroupLength :]
 
 
 def dcmtk(name: str) -> str:

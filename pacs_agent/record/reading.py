@@ -132,10 +132,11 @@ WHERE s.study_instance_uid = ? AND i.is_current AND i.status IN ('received', 'an
 """Whose the images of a study are, in the order of its report, which takes each value from the first that has it."""
 
 REPORT_PATH = """
-SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
+SELECT r.path, a.revision, (SELECT MAX(revision) FROM analysis WHERE study_id = s.id)
+FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
 WHERE s.study_instance_uid = ? AND r.object = 'sr' ORDER BY a.revision DESC, r.id LIMIT 1
 """
-"""The latest report of a study; the path is null where retention removed the file."""
+"""The latest report of a study, its revision, the study's latest; no path where retention removed the file."""
 
 COPIES = """
 SELECT DISTINCT destination FROM deliveries
