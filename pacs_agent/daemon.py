@@ -71,7 +71,7 @@ class Daemon:
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
         added_at = delivering.destinations_since(store, names)
-        committing.forget_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
+        committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(

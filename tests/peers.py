@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,34 @@ class Orthanc:
         ]
 
 
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """A fresh Orthanc on free ports, its settings and storage in *folder*."""
+    peer = Orthanc(free_port(), free_port())
+    settings = {
+        "Name": "PACS of the tests",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [],
+        "HttpPort": peer.http_port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAet": peer.ae_title,
+        "DicomPort": peer.dicom_port,
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowEcho": True,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        wait_for(lambda: answers_echo(peer.dicom_port, peer.ae_title), what="Orthanc's C-ECHO")
+        yield peer
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 @dataclass
 class DaemonProcess:
     """`pacs-agent serve` as a process of its own."""
@@ -112,14 +141,19 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers C-ECHO."""
+        self.launch()
+        wait_for(self._is_ready, 90, "the daemon's C-ECHO")
+
+    def launch(self, **environment: str) -> None:
+        """Start it and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | environment,
             )
-        wait_for(self._is_ready, 90, "the daemon's C-ECHO")
 
     def _is_ready(self) -> bool:
         assert self.process is not None

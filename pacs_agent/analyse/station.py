@@ -17,6 +17,7 @@ from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
 from pacs_agent.errors import SHORTAGES, BundleError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.faults import crash_point
 from pacs_agent.record.analysing import (
     FindingRow,
     InstanceResult,
@@ -145,6 +146,7 @@ class AnalysisStation:
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
             return 0
+        crash_point("studies claimed")
         plans = [plan for claim in claims if (plan := self._planned(claim))]
         requests = [
             ImageRequest(str(image.instance.instance_id), self._path(image.instance), image.mapping.body_part)
@@ -159,6 +161,7 @@ class AnalysisStation:
         except WorkerDiedError as error:
             self._after_death([plan.claim for plan in plans], str(error), stop)
             return len(claims)
+        crash_point("images analysed")
         by_key = {answer.key: answer for answer in answers}
         for plan in plans:
             self._conclude(plan, by_key)
@@ -235,6 +238,7 @@ class AnalysisStation:
                     raise
                 self._park(claim, error)  # whatever else went wrong with one study becomes its reason
                 return
+            crash_point("analysis recorded")
             log.info("study analysed", revision=claim.revision, findings=len(findings))
 
     def _finding(

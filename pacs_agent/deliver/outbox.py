@@ -7,7 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from pacs_agent.durable import sync, write_durably
+from pacs_agent.durable import rename_durably, sync, write_synced
+from pacs_agent.faults import crash_point
 from pacs_agent.record import delivering
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -103,7 +104,11 @@ class Outbox:
             encoded: Part 10.
         """
         path = self._root / f"{sop_instance_uid}.dcm"
-        write_durably(path, (encoded,), path.with_suffix(".tmp"))
+        temporary = path.with_suffix(".tmp")
+        write_synced(temporary, (encoded,))
+        crash_point("object written")
+        rename_durably(temporary, path)
+        crash_point("object kept")
         return str(path.relative_to(self._data_dir))
 
     def reconcile(self) -> None:

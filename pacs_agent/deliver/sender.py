@@ -22,6 +22,7 @@ from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, associ
 from pacs_agent.deliver.commitment import Commitments
 from pacs_agent.deliver.outbox import Backoff
 from pacs_agent.errors import SHORTAGES
+from pacs_agent.faults import crash_point
 from pacs_agent.record import delivering
 from pacs_agent.record.delivering import Due
 from pacs_agent.record.store import Store
@@ -143,6 +144,7 @@ class Sender:
         dues = delivering.claim_due(self._store, name, BATCH, lease_s)
         if not dues:
             return 0
+        crash_point("deliveries claimed")
         with structlog.contextvars.bound_contextvars(destination=name):
             self._deliver(dues, stop)
         return len(dues)
@@ -217,12 +219,14 @@ class Sender:
             study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid
         ):
             if outcome.kind == "stored":
+                crash_point("object stored")
                 ask_at = None
                 if self._commitments:
                     failures = due.commitment_failures
                     pause_s = self._ask_again_s(failures) if failures else 0.0
                     ask_at = self._store.clock() + timedelta(seconds=pause_s)
                 delivering.mark_delivered(self._store, due, name, outcome.status, ask_at)
+                crash_point("delivery recorded")
                 log.info("object delivered", status=outcome.status)
             elif outcome.kind == "refused":
                 delivering.park(self._store, due, name, outcome.status, outcome.error)

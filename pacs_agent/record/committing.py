@@ -106,7 +106,7 @@ def expire_requests(store: Store, name: str) -> int:
 def settle_commitment(store: Store, result: CommitmentResult) -> bool:
     """What a destination says of a transaction; whether that is known.
 
-    A late success counts too, when the object has meanwhile been sent and asked for again.
+    A late success counts too, when the object has meanwhile been sent or asked for again.
     """
     with store.write() as connection:
         now = store.clock()
@@ -124,7 +124,7 @@ def settle_commitment(store: Store, result: CommitmentResult) -> bool:
         was_asked = (
             (delivery.c.destination == name)
             & delivery.c.status.concat("").in_(("delivered", "waiting", "parked"))
-            & (is_ours | (delivery.c.commitment_failures > 0))
+            & (is_ours | (delivery.c.commitment_failures > 0) | delivery.c.commitment_due_at.is_not(None))
         )
         for row in _objects(connection, was_asked, result.committed):
             connection.execute(
@@ -140,13 +140,21 @@ def settle_commitment(store: Store, result: CommitmentResult) -> bool:
         return True
 
 
-def forget_requests(store: Store, asking: Collection[str]) -> None:
-    """At start: nothing is asked any more of destinations that are not to commit."""
+def renew_requests(store: Store, asking: Collection[str]) -> None:
+    """At start: what was asked and not answered is asked again, for the answer may have come while nobody listened.
+
+    It is no failure. Of destinations that are not to commit any more nothing is asked.
+    """
     with store.write() as connection:
         connection.execute(
             update(delivery)
             .where(delivery.c.commitment_due_at.is_not(None), delivery.c.destination.not_in(asking))
             .values(transaction_uid=None, commitment_due_at=None)
+        )
+        connection.execute(
+            update(delivery)
+            .where(delivery.c.transaction_uid.is_not(None), delivery.c.commitment_due_at.is_not(None))
+            .values(transaction_uid=None, commitment_due_at=store.now())
         )
 
 
