@@ -5,7 +5,7 @@ A destination that cannot be reached never parks an object; one that refuses it 
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,15 +60,24 @@ class Sender:
         store: the record.
         data_dir: what the objects' paths are relative to.
         random: for the jitter.
+        make_notes: makes rejection notes that the destination is to get, called while nothing is on its way there.
     """
 
     def __init__(
-        self, destination: Destination, *, ae_title: str, store: Store, data_dir: Path, random: Random
+        self,
+        destination: Destination,
+        *,
+        ae_title: str,
+        store: Store,
+        data_dir: Path,
+        random: Random,
+        make_notes: Callable[[Destination], None] | None = None,
     ) -> None:
         self._destination = destination
         self._ae_title = ae_title
         self._store = store
         self._data_dir = data_dir
+        self._make_notes = make_notes
         self._backoff = Backoff(destination.retry_seconds, destination.max_retry_seconds, random)
         self._outages = 0  # requests in a row that made no association
         self._broken = 0  # associations in a row that ended without one answer
@@ -89,6 +98,8 @@ class Sender:
         name, stages = self._destination.name, {self._destination.name, self._destination.group}
         delivering.end_leases(self._store, name)  # of a run that the database ended
         while not stop.is_set():
+            if self._make_notes:
+                self._make_notes(self._destination)
             if stages & self._store.paused() or not self._work_once(stop):
                 stop.wait(idle_s)
             elif self._broken >= BROKEN_IN_A_ROW:

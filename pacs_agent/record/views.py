@@ -1,6 +1,9 @@
 """The views: the public face of the database. Their columns are a promise; docs/sql.md tells what they mean."""
 
-_OBJECTS = "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id"
+# A rejection note is no result.
+_OBJECTS = (
+    "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id AND o.object <> 'rejection'"
+)
 
 # Held because its time has passed: it was wanted, and is not there. A silent one has no error.
 _IS_LATE = "(d.status = 'held' AND d.last_error IS NOT NULL)"
