@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 
@@ -171,7 +172,7 @@ class Sender:
         elif accepts_nothing(assoc):
             self._reached()
             for due in dues:
-                self._settle(due, SendOutcome("refused", error=NOT_ACCEPTED))
+                self._settle(due, _not_accepted(due))
         else:
             self._out_of_reach(dues, why_not_established(assoc))
 
@@ -248,7 +249,7 @@ class Sender:
 
     def _store_one(self, assoc: Association, due: Due) -> SendOutcome:
         if not any(context.abstract_syntax == due.sop_class_uid for context in assoc.accepted_contexts):
-            return SendOutcome("refused", error=NOT_ACCEPTED)
+            return _not_accepted(due)
         try:
             ds = dcmread(self._data_dir / due.path)
         except (*UNREADABLE, RuntimeError) as error:
@@ -260,6 +261,10 @@ class Sender:
         except UNREADABLE as error:
             return unfit(error)
         return _answered(answer.get("Status"), str(answer.get("ErrorComment", "")).strip(), due)
+
+
+def _not_accepted(due: Due) -> SendOutcome:
+    return SendOutcome("refused", error=f"{NOT_ACCEPTED}: {UID(due.sop_class_uid).name}")
 
 
 def _answered(status: int | None, comment: str, due: Due) -> SendOutcome:

@@ -137,12 +137,14 @@ WHERE status IN ('waiting', 'held', 'parked') AND report_id IN (
   SELECT r.id FROM report r JOIN analysis a ON a.id = r.analysis_id WHERE a.study_id = ? AND r.object <> 'rejection'
 )
 """
+# What we made says whose it was then; it comes back from a PACS that forwards it.
 _SAID = """
 SELECT DISTINCT json_extract(facts, '$.patient_id') AS patient_id,
   json_extract(facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
   json_extract(facts, '$.patient_birth_date') AS patient_birth_date,
   json_extract(facts, '$.accession_number') AS accession_number
 FROM instance WHERE study_id = ? AND is_current AND status <> 'rejected'
+  AND NOT EXISTS (SELECT 1 FROM report r WHERE r.sop_instance_uid = instance.sop_instance_uid)
 """
 
 

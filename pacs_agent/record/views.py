@@ -28,8 +28,10 @@ CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
   SELECT CASE
     WHEN COUNT(d.id) = 0 THEN 'no destination is configured'
     WHEN SUM(d.status = 'parked')
-      THEN 'parked at '
-           || GROUP_CONCAT(CASE WHEN d.status = 'parked' THEN d.destination || ': ' || d.last_error END, ', ')
+      -- of DISTINCT ones SQLite sets a comma between, and nothing else
+      THEN 'parked at' || GROUP_CONCAT(
+        DISTINCT CASE WHEN d.status = 'parked' THEN ' ' || d.destination || ': ' || d.last_error END
+      )
     WHEN SUM({_IS_LATE})
       THEN 'held at ' || GROUP_CONCAT(CASE WHEN {_IS_LATE} THEN d.destination END, ', ') || ': '
            || MAX(CASE WHEN {_IS_LATE} THEN d.last_error END) || '; `pacs-agent release` sends it'
