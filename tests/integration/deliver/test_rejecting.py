@@ -286,6 +286,21 @@ def test_nothing_is_told_twice(site: Site, pacs: Pacs) -> None:
     assert text == "AI result withdrawn: wrong side too"
 
 
+def test_emptied_study_can_be_rejected(site: Site, pacs: Pacs) -> None:
+    """The PACS rejected every image; our report still stands there until a person says so."""
+    pacs.start(CR, KO)
+    uid = site.delivery.put(1)
+    site.delivery.send()
+    facts, status = note_of_all(site)
+    receipt = receiving.Receipt(facts, Eligibility(status), "note", "note", 1, "PACS", site.store.now())
+    receiving.Reception(site.store).accept(receipt)
+    site.tell()
+    assert site.notes() == []
+    assert site.withdraw()
+    site.tell()
+    assert site.named() == {uid}
+
+
 def test_plain_withdrawal_tells_nobody(site: Site, pacs: Pacs) -> None:
     """Only --reject does; and of a study that was never sent there is nothing to tell."""
     pacs.start(CR, KO)
