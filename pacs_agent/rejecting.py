@@ -72,7 +72,7 @@ class Rejecting:
             return
         ds = rejection_note(
             [Rejected(each.sop_class_uid, each.sop_instance_uid, each.series_instance_uid) for each in objects],
-            self._header(objects, wanted.study_id),
+            self._header(objects, wanted),
             wanted.reason,
             self._equipment,
             ReportIdentity(new_uid(), new_uid(), wanted.revision, self._store.clock().astimezone()),
@@ -91,14 +91,16 @@ class Rejecting:
             sop_instance_uid=made.sop_instance_uid, objects=len(objects),
         )  # fmt: skip
 
-    def _header(self, objects: Sequence[SentObject], study_id: int) -> Dataset:
+    def _header(self, objects: Sequence[SentObject], wanted: WantedNote) -> Dataset:
         """Of the latest report that the note names, else of a picture: the note is of the same patient as they are."""
         reports = [each for each in objects if each.object == "sr"]
         for each in (*reversed(reports), *reversed(objects)):
-            if each.path:
-                try:
-                    return dcmread(self._data_dir / each.path, stop_before_pixels=True)
-                except UNREADABLE as error:  # gone or spoilt: another will do
-                    log.warning("object not read", sop_instance_uid=each.sop_instance_uid, reason=type(error).__name__)
-        facts, path = rejecting.facts_of(self._store, study_id)
+            try:
+                header = dcmread(self._data_dir / (each.path or "missing"), stop_before_pixels=True)
+            except UNREADABLE as error:  # gone or spoilt: another will do
+                log.warning("object not read", sop_instance_uid=each.sop_instance_uid, reason=type(error).__name__)
+                continue
+            if header.get("StudyInstanceUID") == wanted.study_instance_uid:
+                return header
+        facts, path = rejecting.facts_of(self._store, wanted.study_id)
         return source_header(self._data_dir, path, facts)

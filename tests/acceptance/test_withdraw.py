@@ -145,3 +145,17 @@ def test_reanalysed_by_another_bundle(
     assert [each.ReferencedSOPInstanceUID for each in series.ReferencedSOPSequence] == [
         before["report_sop_instance_uid"]
     ]
+
+
+def test_withdrawn_while_the_daemon_is_down(daemon: DaemonProcess, orthanc: Orthanc, abnormal: str) -> None:
+    """Killed, and started again after the command: one note more, which names every revision's objects."""
+    before = set(there(orthanc, "KO"))
+    daemon.kill_all()
+    assert daemon.run("withdraw", abnormal, "--reason", "wrong side", "--reject").returncode == 0
+    daemon.start()
+    sql = "SELECT * FROM deliveries WHERE object = 'rejection' AND status = 'delivered'"
+    wait_for(lambda: len(daemon.sql(sql)) == 2, 30, "the second note")
+    [note] = [ds for each, ds in there(orthanc, "KO").items() if each not in before]
+    sent = daemon.sql("SELECT sop_instance_uid AS uid FROM deliveries WHERE object <> 'rejection'")
+    assert {each.sop_instance_uid for each in Instance.from_dataset(note).rejects} == {row["uid"] for row in sent}
+    assert len(sent) == 9

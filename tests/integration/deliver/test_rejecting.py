@@ -3,7 +3,6 @@
 import errno
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -386,6 +385,8 @@ def test_pacs_that_refuses_the_class(site: Site, pacs: Pacs) -> None:
     assert deciding.reanalyse(site.store, STUDY) is None
     site.delivery.put(1)
     site.delivery.send()
+    # A note is no result: what became of the results says nothing of it.
+    assert query(site.store.path, "SELECT status, reason FROM analyses").rows == (("delivered", None),) * 2
     pacs.stop()
     pacs.start(CR, KO)
     delivering.make_due(site.store, ["parked"])
@@ -432,11 +433,30 @@ def test_patient_of_the_note(site: Site, pacs: Pacs) -> None:
     site.delivery.send()
     path = site.delivery.data_dir / "outbox" / f"{uid}.dcm"
     ds = dcmread(path)
-    ds.PatientID, ds.StudyInstanceUID = "P-42", STUDY
+    ds.PatientID = "P-42"
     ds.save_as(path)
     assert site.withdraw()
     site.tell()
     assert (site.note().PatientID, site.note().StudyInstanceUID) == ("P-42", STUDY)
+
+
+def test_spoilt_report_of_ours(site: Site, pacs: Pacs) -> None:
+    """Neither of another study nor unreadable: the next one says whose the note is."""
+    pacs.start(CR, SC, KO)
+    uids = site.delivery.put_study(1, {"capture": SC, "other": CR, "sr": CR})
+    site.delivery.send()
+    first, other, report = (site.delivery.data_dir / "outbox" / f"{uid}.dcm" for uid in uids)
+    report.write_bytes(b"spoilt")
+    ds = dcmread(other)
+    ds.StudyInstanceUID, ds.PatientID = "1.9", "P-9"
+    ds.save_as(other)
+    ds = dcmread(first)
+    ds.PatientID = "P-42"
+    ds.save_as(first)
+    assert site.withdraw()
+    site.tell()
+    assert (site.note().PatientID, site.note().StudyInstanceUID) == ("P-42", STUDY)
+    assert site.named() == set(uids)
 
 
 def test_own_note_comes_back(site: Site, pacs: Pacs, inbox: Inbox) -> None:
@@ -449,7 +469,7 @@ def test_own_note_comes_back(site: Site, pacs: Pacs, inbox: Inbox) -> None:
     assert deciding.reanalyse(site.store, STUDY) is None
     site.delivery.put(1)
     before = query(site.store.path, "SELECT * FROM results").rows
-    facts = replace(Instance.from_dataset(site.note()), study_instance_uid=STUDY)
+    facts = Instance.from_dataset(site.note())
     assert (facts.patient_id, facts.rejection) == ("PHANTOM-1", "113001")  # another patient than the study is of now
     receipt = receiving.Receipt(facts, Eligibility("ignored"), "x", "note", 1, "PACS", site.store.now())
     assert receiving.Reception(site.store).accept(receipt) == "new"
