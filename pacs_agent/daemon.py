@@ -33,6 +33,7 @@ from pacs_agent.record import claiming, committing, delivering, retaining
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
+from pacs_agent.rejecting import Rejecting
 from pacs_agent.report.sr import Equipment
 from pacs_agent.report.uids import new_uid
 from pacs_agent.reporting import Reporting
@@ -73,6 +74,8 @@ class Daemon:
         added_at = delivering.destinations_since(store, names)
         committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
+        equipment = _equipment(settings, store)
+        make_notes = Rejecting(data_dir, store, self._outbox, equipment)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(
             data_dir,
@@ -98,9 +101,7 @@ class Daemon:
             process=self._process,
             assess=self._assess,
             map_body_part=_mapping(settings),
-            make_reports=Reporting(
-                settings, store, self._outbox, bundle.identity, _equipment(settings, store), self._process.capture
-            ),
+            make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,
@@ -113,6 +114,7 @@ class Daemon:
                 store=store,
                 data_dir=data_dir,
                 random=SystemRandom(),
+                make_notes=make_notes,
             )
             for target in settings.destinations
         ]

@@ -1,6 +1,8 @@
 """The outbox: objects' bytes made safe, and the policy of which destination gets them when. Never sends."""
 
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -93,6 +95,7 @@ class Outbox:
         self._store = store
         self._destinations = destinations
         self._added_at = added_at
+        self._recording = threading.Lock()
         self._root.mkdir(mode=0o700, exist_ok=True)
         sync(data_dir)
 
@@ -111,12 +114,19 @@ class Outbox:
         crash_point("object kept")
         return str(path.relative_to(self._data_dir))
 
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """From `keep` to the row that names the object, where `reconcile` may run in another thread."""
+        with self._recording:
+            yield
+
     def reconcile(self) -> None:
         """Remove objects that no row names: their analysis was never recorded and is made again."""
-        named = delivering.outbox_paths(self._store)
-        for path in self._root.iterdir():
-            if str(path.relative_to(self._data_dir)) not in named:
-                path.unlink(missing_ok=True)  # retention may be at it too
+        with self._recording:
+            named = delivering.outbox_paths(self._store)
+            for path in self._root.iterdir():
+                if str(path.relative_to(self._data_dir)) not in named:
+                    path.unlink(missing_ok=True)  # retention may be at it too
 
     def remove(self, paths: Collection[str]) -> int:
         """Remove objects that retention took from their rows; returns how many."""

@@ -140,9 +140,16 @@ WHERE s.study_instance_uid = ? AND r.object = 'sr' ORDER BY a.revision DESC, r.i
 
 COPIES = """
 SELECT DISTINCT destination FROM deliveries
-WHERE study_instance_uid = ? AND status IN ('delivered', 'committed') ORDER BY destination
+WHERE study_instance_uid = ? AND object <> 'rejection' AND status IN ('delivered', 'committed') ORDER BY destination
 """
 """The destinations that have a report of a study."""
+
+NOTES = """
+SELECT n.destination FROM rejection_note n JOIN analysis a ON a.id = n.analysis_id JOIN study s ON s.id = a.study_id
+WHERE s.study_instance_uid = ? AND a.revision = (SELECT MAX(revision) FROM analysis WHERE study_id = s.id)
+ORDER BY n.destination
+"""
+"""The destinations that get, or got, a rejection note of the latest revision of a study."""
 
 QUEUES = """
 SELECT queue, destination, status, COUNT(*) AS depth, MIN(since) AS oldest FROM (

@@ -13,6 +13,7 @@ from pacs_agent.record.tables import (
     further_finding,
     instance,
     rejection,
+    rejection_note,
     report,
     site_truth,
     study,
@@ -75,6 +76,7 @@ def _forget_some(store: Store, before: str) -> int:
     """A few at a time, for every receipt waits for the write lock."""
     with_files = select(instance.c.study_id).where(instance.c.path.is_not(None))
     with_objects = select(analysis.c.study_id).join(report).where(report.c.path.is_not(None))
+    with_notes = select(analysis.c.study_id).join(rejection_note).where(rejection_note.c.report_id.is_(None))
     with store.write() as connection:
         rows = connection.execute(
             select(study.c.id, study.c.study_instance_uid)
@@ -83,12 +85,14 @@ def _forget_some(store: Store, before: str) -> int:
                 study.c.last_received_at < before,
                 study.c.id.not_in(with_files),
                 study.c.id.not_in(with_objects),
+                study.c.id.not_in(with_notes),
             )
             .limit(STUDIES_AT_A_TIME)
         ).all()
         for row in rows:
             analyses = select(analysis.c.id).where(analysis.c.study_id == row.id)
             reports = select(report.c.id).where(report.c.analysis_id.in_(analyses))
+            connection.execute(delete(rejection_note).where(rejection_note.c.analysis_id.in_(analyses)))
             connection.execute(delete(delivery).where(delivery.c.report_id.in_(reports)))
             connection.execute(delete(report).where(report.c.analysis_id.in_(analyses)))
             connection.execute(delete(finding).where(finding.c.analysis_id.in_(analyses)))

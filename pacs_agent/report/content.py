@@ -57,6 +57,19 @@ class Equipment:
     model_name: str = "pacs-agent"
 
 
+def device_observer(equipment: Equipment) -> hd_sr.ObserverContext:
+    """This installation as the observer of a document, TID 1001 and 1004."""
+    return hd_sr.ObserverContext(
+        observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
+        observer_identifying_attributes=hd_sr.DeviceObserverIdentifyingAttributes(
+            uid=equipment.device_uid,
+            name=equipment.station_name,
+            manufacturer_name=equipment.manufacturer,
+            model_name=equipment.model_name,
+        ),
+    )
+
+
 def measurement_report(
     findings: Sequence[Finding],
     images: Mapping[str, Dataset],
@@ -77,17 +90,8 @@ def measurement_report(
         captures: by SOP Instance UID of the image its heat map, or why there is none.
         left_out: images of the study that the findings do not speak of.
     """
-    observer = hd_sr.ObserverContext(
-        observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
-        observer_identifying_attributes=hd_sr.DeviceObserverIdentifyingAttributes(
-            uid=equipment.device_uid,
-            name=equipment.station_name,
-            manufacturer_name=equipment.manufacturer,
-            model_name=equipment.model_name,
-        ),
-    )
     report = hd_sr.MeasurementReport(
-        observation_context=hd_sr.ObservationContext(observer_device_context=observer),
+        observation_context=hd_sr.ObservationContext(observer_device_context=device_observer(equipment)),
         procedure_reported=_procedures(images.values()),
         imaging_measurements=[
             group

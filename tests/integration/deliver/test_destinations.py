@@ -256,7 +256,7 @@ def test_refused_capture_parks_alone(delivery: Delivery, pacs: Pacs) -> None:
     assert pacs.received == [report]
     assert {row["object"]: (row["status"], row["last_error"]) for row in delivery.rows()} == {
         "sr": ("delivered", None),
-        "capture": ("parked", "the destination does not accept this SOP class"),
+        "capture": ("parked", "the destination does not accept this SOP class: Secondary Capture Image Storage"),
     }
 
 
