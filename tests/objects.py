@@ -22,6 +22,7 @@ from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIden
 from pacs_agent.report import capture
 from pacs_agent.report.content import CaptureReference
 from pacs_agent.report.header import TYPE_2
+from pacs_agent.report.rejection import Rejected, rejection_note
 from pacs_agent.report.sr import SR_CLASSES, Equipment, Predecessor, ReportIdentity, SrClass, structured_report
 
 DCIODVFY, DCENTVFY, DSRDUMP = (Path("/usr/bin") / tool for tool in ("dciodvfy", "dcentvfy", "dsrdump"))
@@ -166,10 +167,11 @@ def made_of(case: "Case", sr_class: SrClass) -> list[Dataset]:
     """Every object that is made of a case, the report last of all: a further kind of object joins here."""
     sources, findings, model, predecessors = case
     captures = captured(sources, findings, model)
-    return [
-        *captures,
-        report(sources, findings, model, predecessors, sr_class, captures=references(captures)),
-    ]
+    made = [*captures, report(sources, findings, model, predecessors, sr_class, captures=references(captures))]
+    # From the report's header, as the daemon makes it: what the report could take over is legal.
+    named = [Rejected(ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID) for ds in made]
+    identity = ReportIdentity("2.25.4001", "2.25.4002", IDENTITY.revision, IDENTITY.created_at)
+    return [rejection_note(named, made[-1], "wrong patient", EQUIPMENT, identity), *made]
 
 
 Case = tuple[list[Dataset], list[Finding], ModelIdentity, tuple[Predecessor, ...]]
