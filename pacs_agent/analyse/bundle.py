@@ -99,7 +99,7 @@ class BundleManifest(_Part):
 
     Attributes:
         input: the picture that the network was trained on.
-        body_parts: the parts that the model was made for.
+        body_parts: the parts that the model was made for; of any other every finding is `undetermined`.
         gating: `by_part`: each sample by its own part; `default`: the default weights for every part.
         calibration: None: the probabilities are raw outputs.
         test_time_flip: the logits are the mean of the picture's and its mirror image's.
@@ -167,6 +167,7 @@ class Bundle:
             trained=self.manifest.trained,
             calibrated=self.manifest.calibration is not None,
             requires_quality_control_subject=self.manifest.requires_quality_control_subject,
+            body_parts=self.manifest.body_parts,
         )
 
     def calibrate(self, mean: float) -> float:

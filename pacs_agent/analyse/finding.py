@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pacs_agent.study.bodypart import BODY_PARTS
+
 FindingValue = Literal["normal", "abnormal", "undetermined"]
 
 
@@ -49,6 +51,7 @@ class ModelIdentity:
         trained: false: every finding is `undetermined`.
         calibrated: whether its probabilities may be called so in a report.
         requires_quality_control_subject: findings only for phantoms (QualityControlSubject YES).
+        body_parts: those that it was made for; of any other every finding is `undetermined`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModelIdentity:
     trained: bool
     calibrated: bool
     requires_quality_control_subject: bool
+    body_parts: tuple[str, ...] = BODY_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ def decide(
     if len(analysed) < len(images):
         why = next((text for image in images if (text := image.reason or image.doubt)), None)
         partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why else "")
+    if body_part is not None and body_part not in model.body_parts:
+        reason = reason or f"the model was not made for {body_part}"
     if body_part is None or reason:
         return finding("undetermined", None, reason, partial)
     if not model.trained:
