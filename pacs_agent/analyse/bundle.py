@@ -127,15 +127,6 @@ class BundleManifest(_Part):
     provenance: dict[str, JsonValue] = {}
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
-    @field_validator("input")
-    @classmethod
-    def _possible_input(cls, value: InputSpec) -> InputSpec:
-        if not 16 <= value.size <= 4096 or not value.size <= value.source_longest_side <= 65_536:
-            raise ValueError("size is 16 to 4096, and source_longest_side not below it")
-        if value.channels not in (1, 3) or not value.std > 0 or not math.isfinite(value.mean + value.std):
-            raise ValueError("channels are 1 or 3, mean and std are numbers, std above 0")
-        return value
-
     @model_validator(mode="after")
     def _thresholds_of_own_parts(self) -> Self:
         if strangers := sorted(set(self.thresholds.per_part) - set(self.body_parts)):

@@ -104,7 +104,7 @@ def test_nothing_half_written(
 def test_room_that_a_killed_run_took_counts_as_free(
     tmp_path: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a killed run left half made is removed before the room is judged: the run goes on on a disk just so large."""
+    """What a killed run left half made is removed before room is judged: a disk just large enough is enough."""
     folder = tmp_path / "cache"
     left = folder / f".{cache.fingerprint(images, SPEC)}.making" / cache.PICTURES
     left.parent.mkdir(parents=True)

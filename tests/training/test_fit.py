@@ -350,6 +350,24 @@ def test_presets_that_ship_can_be_used() -> None:
         make_preset("x", fields)
 
 
+@pytest.mark.parametrize(
+    ("table", "change", "tells"),
+    [
+        ("architecture", {"arguments": {"num_classes": 3}}, "num_classes is 2"),
+        ("architecture", {"arguments": {"num_classes": 2, "width": 4}}, "num_classes is 2"),
+        ("architecture", {"name": "backbone_ensemble", "arguments": {}}, "members without a backbone"),
+        ("input", {"channels": 1}, "channels are 3"),
+        ("input", {"size": 1024}, "source_longest_side not below it"),
+    ],
+)
+def test_what_no_bundle_could_be_made_of_is_told_at_once(table: str, change: dict[str, Any], tells: str) -> None:
+    """A preset whose ensemble or input could not be put together after training is refused before it."""
+    fields = tomllib.loads(PRESET)
+    fields[table].update(change)
+    with pytest.raises(TrainingError, match=tells):
+        make_preset("x", fields)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "cyclic", "one-cycle"])
 def test_schedules_stay_below_the_highest_and_end_low(preset: Preset, schedule: str) -> None:
     """Never above the recipe's rate, nearly reached once, and all but the constant one end at a tenth or less."""
