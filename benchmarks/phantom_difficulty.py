@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pacs_agent.analyse.ensemble import resolve_device, use_available_cores
+from pacs_agent.analyse.ensemble import configure_torch, resolve_device
 from pacs_agent.analyse.pixels import InputSpec, model_input
 from pacs_agent.phantom.radiograph import radiograph
 from training.checkpoint import read_tensors
@@ -169,7 +169,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
 
-    use_available_cores()
+    configure_torch()
     preset = read_preset("card").changed(epochs=arguments.epochs, rebalance=False)
     planned = list(plan(TreeSettings(arguments.patients, arguments.seed, arguments.subtle)))
     start = time.monotonic()

@@ -67,7 +67,7 @@ def open_cache(
         advance: called with the number of pictures just done.
 
     Raises:
-        TrainingError: the disk has no room, or cannot be written.
+        TrainingError: the disk has no room, or cannot be written, or the cache that is there is damaged.
     """
     path = folder / fingerprint(images, spec)
     try:
@@ -76,10 +76,11 @@ def open_cache(
             if not (path / INDEX).exists():
                 _make(path, images, spec, workers, advance)
             unreadable = json.loads((path / INDEX).read_text())["unreadable"]
+            pictures = np.memmap(path / PICTURES, np.uint8, "r", shape=(len(images), spec.size, spec.size))
     except OSError as error:
         raise TrainingError(f"cache {folder}: {error.strerror or error}") from error
-    shape = (len(images), spec.size, spec.size)
-    pictures = np.memmap(path / PICTURES, np.uint8, "r", shape=shape)
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"cache {path}: is damaged; remove it, and it is made again") from error
     return Cache(pictures, {int(row): reason for row, reason in unreadable.items()})
 
 
@@ -98,11 +99,11 @@ def fingerprint(images: Sequence[Image], spec: InputSpec) -> str:
 
 def _make(path: Path, images: Sequence[Image], spec: InputSpec, workers: int | None, advance: Progress) -> None:
     size = len(images) * spec.size**2
+    beside = path.with_name(f".{path.name}.making")
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed; first, because it takes the room needed now
     free = shutil.disk_usage(path.parent).free
     if free < size + SPARE_BYTES:
         raise TrainingError(f"cache {path.parent}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
-    beside = path.with_name(f".{path.name}.making")
-    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
     beside.mkdir()
     try:
         with (beside / PICTURES).open("wb") as file:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         TrainingError: it is not there or not such a file.
     """
+    with _opened(path) as (file, values):
+        return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118 - not a mapping
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The values of `write_tensors` alone: a backbone's checkpoint is half a gigabyte.
+
+    Raises:
+        TrainingError: as `read_tensors`.
+    """
+    with _opened(path) as (_, values):
+        return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118 - not a mapping
+            yield file, json.loads((file.metadata() or {})["values"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: cannot be read: {error}") from error
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs_agent.analyse.bundle import Bundle
-from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
+from pacs_agent.analyse.ensemble import Ensemble, configure_torch
 from pacs_agent.analyse.guard import GuardVerdict
 from pacs_agent.analyse.pixels import model_input, read_picture
 from pacs_agent.errors import PixelsError
@@ -77,7 +77,7 @@ class Evaluation:
         guard: share of the images that the guard flags; None for a bundle without one.
         lesions: AUROC by severity and kind, image level; empty where the data do not tell.
         learnt_from: whether the bundle was fitted on these very images.
-        listed: images of the split, read or not.
+        listed: images of the split and of the bundle's parts, read or not.
         root: the folder of the data.
     """
 
@@ -110,7 +110,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress = lambda done, of: None,
 ) -> Evaluation:
-    """Run a bundle over a split.
+    """Run a bundle over those images of a split that are of its body parts: of others the daemon says nothing.
 
     Args:
         bundle: of `load_bundle`.
@@ -122,10 +122,12 @@ def evaluate(
         progress: told after each batch.
 
     Raises:
-        TrainingError: as `read_split`, or no image could be read.
+        TrainingError: as `read_split`, or no image is of the bundle's parts, or none could be read.
         BundleError: the weights do not fit, or the device is not there.
     """
-    images = read_split(data, split)
+    images = [image for image in read_split(data, split) if image.part in bundle.manifest.body_parts]
+    if not images:
+        raise TrainingError(f"{data}: {split} lists no picture of {', '.join(bundle.manifest.body_parts)}")
     predicted = predict_images(bundle, images, device=device, progress=progress)
     if not predicted.images:
         path, reason = predicted.unreadable[0]
@@ -167,7 +169,7 @@ def predict_images(
     Raises:
         BundleError: the weights do not fit, or the device is not there.
     """
-    use_available_cores()
+    configure_torch()
     ensemble = Ensemble(bundle, device)
     read: list[tuple[Image, float, GuardVerdict | None]] = []
     unreadable: list[tuple[Path, str]] = []
@@ -213,10 +215,10 @@ def score(bundle: Bundle, predicted: Predicted) -> tuple[int, dict[Level, Scored
 
 
 def learnt_from(bundle: Bundle, images: Sequence[Image]) -> bool:
-    """Whether the bundle says that it was fitted on these images, those of its parts."""
+    """Whether the bundle says that it was fitted on these images."""
     data = bundle.manifest.provenance.get("data")
     known = data.get("fingerprint") if isinstance(data, dict) else None
-    return known == fingerprint(image for image in images if image.part in bundle.manifest.body_parts)
+    return known == fingerprint(images)
 
 
 def metrics_json(evaluation: Evaluation) -> dict[str, Any]:

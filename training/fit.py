@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacs_agent.analyse.ensemble import describe, normalised, resolve_device, use_available_cores
+from pacs_agent.analyse.ensemble import configure_torch, describe, normalised, resolve_device
 from pacs_agent.analyse.network import GatedEnsemble, build_network
 from pacs_agent.errors import BundleError
 from pacs_agent.evaluation.metrics import draw_patients, measure
@@ -103,7 +103,7 @@ def fit(
         device = resolve_device(options.device)
     except BundleError as error:
         raise TrainingError(str(error)) from error
-    use_available_cores()
+    configure_torch()
     reporter.begin("decoding", 0)
     run = open_run(
         out,

@@ -112,11 +112,17 @@ class Preset(_Table):
     guard: GuardRule = GuardRule()
 
     @model_validator(mode="after")
-    def _backbones(self) -> Self:
+    def _ensemble_of_the_members(self) -> Self:
+        """Told now: the ensemble is put together only after days of training."""
         named = [member.backbone for member in self.members]
-        wanted = self.architecture.arguments.get("backbones", [None] * len(named))
-        if named != wanted:
-            raise ValueError("architecture.arguments.backbones must be those of the members, in order")
+        own = self.architecture.name == "enhanced_ensemble"
+        asked = {"num_classes": 2, **self.architecture.arguments}
+        fitting = {"num_classes": 2} if own else {"num_classes": 2, "backbones": named}
+        if asked != fitting or any((name is None) != own for name in named):
+            raise ValueError(
+                "architecture must be enhanced_ensemble of members without a backbone, or backbone_ensemble whose "
+                "arguments.backbones are those of the members, in order; num_classes is 2"
+            )
         return self
 
     def changed(self, *, epochs: int | None, rebalance: bool) -> "Preset":

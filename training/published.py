@@ -19,6 +19,7 @@ from training.export import CARD, export_state
 from training.torchfile import Described, RefusedError, TorchFile, open_torch_file
 
 STATE_KEY: Final = "model_state_dict"
+FACTS: Final = ("epoch", "val_accuracy", "val_part_accuracy")
 _OTHER_NETWORK: Final = "this is not the published network"
 
 
@@ -46,9 +47,7 @@ def import_published(checkpoint: Path, out: Path) -> Bundle:
             "weights": "published checkpoint",
             "sha256": read.sha256,
             "data_set": "MURA v1.1, train",
-            "epoch": read.facts.get("epoch"),
-            "val_accuracy": read.facts.get("val_accuracy"),
-            "val_part_accuracy": read.facts.get("val_part_accuracy"),
+            **read.facts,
             "note": "val accuracies are the file's own: image level on MURA's valid, which also chose the epoch",
         },
     }
@@ -61,7 +60,7 @@ class Checkpoint:
 
     Attributes:
         state: of `EnhancedEnsemble`, every key, floats as float32.
-        facts: the other keys whose values are numbers or short texts, or a mapping of such.
+        facts: what it says of `FACTS`; None where that is no number, short text, or mapping of such.
         sha256: of the file, hex.
     """
 
@@ -83,8 +82,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(state, dict):
             raise RefusedError(f"it holds no {STATE_KEY}: {_OTHER_NETWORK}")
         tensors = _fitting(dict(dict.items(state)), file)
-        facts = {str(key): _fact(value) for key, value in dict.items(content)}
-        return Checkpoint(tensors, {key: fact for key, fact in facts.items() if fact is not None}, file.sha256)
+        return Checkpoint(tensors, {key: _fact(dict.get(content, key)) for key in FACTS}, file.sha256)
 
 
 def _fitting(found: Mapping[Any, Any], file: TorchFile) -> dict[str, Tensor]:
@@ -96,7 +94,9 @@ def _fitting(found: Mapping[Any, Any], file: TorchFile) -> dict[str, Tensor]:
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise RefusedError(f"{STATE_KEY} {what} {str(names[0])[:100]!r}{more}: {_OTHER_NETWORK}")
+            # What is no text is named by its kind: a number may be too long for Python to write.
+            first = names[0][:100] if isinstance(names[0], str) else type(names[0]).__name__
+            raise RefusedError(f"{STATE_KEY} {what} {first!r}{more}: {_OTHER_NETWORK}")
     for name, own in expected.items():
         tensor = found[name]
         if not isinstance(tensor, Described):

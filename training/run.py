@@ -129,7 +129,7 @@ def open_run(
     if known is not None and not begun:
         raise TrainingError(held)
     for name in ("preset", "seed", "pretrained", "parts", "data"):
-        if known is not None and known[name] != json.loads(json.dumps(facts[name])):
+        if known is not None and known.get(name) != json.loads(json.dumps(facts[name])):
             raise TrainingError(f"{folder}: this run was begun with another {name}; use another --out")
     return Run(folder, known or facts, preset, readable, cached.pictures, rows, roles)
 

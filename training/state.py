@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pacs_agent.analyse.network import Member
-from training.checkpoint import read_tensors, write_bytes, write_tensors
+from training.checkpoint import read_tensors, read_values, write_bytes, write_tensors
 from training.errors import TrainingError
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
@@ -37,7 +37,7 @@ class State:
 def is_done(folder: Path) -> bool:
     """Whether the member of this folder has had its last epoch."""
     path = folder / CHECKPOINT
-    return path.exists() and bool(read_tensors(path)[1]["done"])
+    return path.exists() and bool(read_values(path)["done"])
 
 
 def save(folder: Path, state: State) -> None:

@@ -49,6 +49,7 @@ _DAMAGED: Final = (
     ArithmeticError,
     MemoryError,
     NotImplementedError,
+    RecursionError,
     struct.error,
 )
 """What an unpickler raises on broken bytes."""
@@ -58,10 +59,17 @@ class RefusedError(Exception):
     """What is wrong with the file, without its name."""
 
 
+def _refuse_state(_: Any, __: Any) -> None:
+    """A `__setstate__`: a frozen dataclass with slots has one of its own, by which BUILD would go round every check."""
+    raise RefusedError("its pickle changes a tensor's description")
+
+
 @dataclass(frozen=True, slots=True)
 class _Storage:
     dtype: torch.dtype
     key: str
+
+    __setstate__ = _refuse_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ class Described:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+
+    __setstate__ = _refuse_state
 
 
 class TorchFile:

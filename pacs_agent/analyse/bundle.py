@@ -99,7 +99,7 @@ class BundleManifest(_Part):
 
     Attributes:
         input: the picture that the network was trained on.
-        body_parts: the parts that the model was made for.
+        body_parts: the parts that the model was made for; of any other every finding is `undetermined`.
         gating: `by_part`: each sample by its own part; `default`: the default weights for every part.
         calibration: None: the probabilities are raw outputs.
         test_time_flip: the logits are the mean of the picture's and its mirror image's.
@@ -126,15 +126,6 @@ class BundleManifest(_Part):
     intended_use: str = Field(min_length=1)
     provenance: dict[str, JsonValue] = {}
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @field_validator("input")
-    @classmethod
-    def _possible_input(cls, value: InputSpec) -> InputSpec:
-        if not 16 <= value.size <= 4096 or not value.size <= value.source_longest_side <= 65_536:
-            raise ValueError("size is 16 to 4096, and source_longest_side not below it")
-        if value.channels not in (1, 3) or not value.std > 0 or not math.isfinite(value.mean + value.std):
-            raise ValueError("channels are 1 or 3, mean and std are numbers, std above 0")
-        return value
 
     @model_validator(mode="after")
     def _thresholds_of_own_parts(self) -> Self:
@@ -167,6 +158,7 @@ class Bundle:
             trained=self.manifest.trained,
             calibrated=self.manifest.calibration is not None,
             requires_quality_control_subject=self.manifest.requires_quality_control_subject,
+            body_parts=self.manifest.body_parts,
         )
 
     def calibrate(self, mean: float) -> float:

@@ -172,9 +172,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def use_available_cores() -> None:
-    """Let torch use the cores that this process may run on, within reason. It holds for the whole process."""
+def configure_torch() -> None:
+    """Let torch use the cores that this process may run on, within reason, and all of float32; for the whole process.
+
+    Convolutions on CUDA shorten float32 to TF32 unless told; what is calibrated on one device must hold on another.
+    """
     torch.set_num_threads(min(len(os.sched_getaffinity(0)), MAX_CPU_THREADS))
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _load_network(bundle: Bundle, device: torch.device) -> tuple[GatedEnsemble, Guard | None]:

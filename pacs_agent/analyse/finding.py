@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pacs_agent.study.bodypart import BODY_PARTS
+
 FindingValue = Literal["normal", "abnormal", "undetermined"]
 
 
@@ -49,6 +51,7 @@ class ModelIdentity:
         trained: false: every finding is `undetermined`.
         calibrated: whether its probabilities may be called so in a report.
         requires_quality_control_subject: findings only for phantoms (QualityControlSubject YES).
+        body_parts: those that it was made for; of any other every finding is `undetermined`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModelIdentity:
     trained: bool
     calibrated: bool
     requires_quality_control_subject: bool
+    body_parts: tuple[str, ...] = BODY_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,8 @@ def decide(
         text = "; ".join(part for part in reasons if part) or None
         return Finding(body_part, laterality, value, probability, threshold, calibrated, text)
 
+    if body_part is not None and body_part not in model.body_parts:
+        reason = reason or f"the model was not made for {body_part}"
     partial = None
     if len(analysed) < len(images):
         why = next((text for image in images if (text := image.reason or image.doubt)), None)

@@ -9,6 +9,7 @@ also what a PNG of them gets; from then on there is one way. A reduced JPEG 2000
 
 import io
 import logging
+import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -44,9 +45,12 @@ class InputSpec:
         size: side of the square input, pixels.
         fit: `stretch` to the square, or `letterbox`: the longer side fills it, black bars fill the rest.
         source_longest_side: longest side of the training pictures (MURA: 512); a larger picture is first reduced to it.
-        channels: how often the grey is repeated.
+        channels: how often the grey is repeated: 3, which is what every network here takes.
         mean: subtracted from grey of 0 to 1.
         std: what is left is divided by it.
+
+    Raises:
+        ValueError: no network can have been made for such an input.
     """
 
     size: int
@@ -55,6 +59,12 @@ class InputSpec:
     channels: int
     mean: float
     std: float
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 4096 or not self.size <= self.source_longest_side <= 65_536:
+            raise ValueError("size is 16 to 4096, and source_longest_side not below it")
+        if self.channels != 3 or not self.std > 0 or not math.isfinite(self.mean + self.std):
+            raise ValueError("channels are 3, mean and std are numbers, std above 0")
 
 
 def read_picture(path: Path, *, max_pixels: int, longest_side: int | None = None) -> Picture:

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from pacs_agent.analyse.bundle import load_bundle
-from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
+from pacs_agent.analyse.ensemble import Ensemble, configure_torch
 from pacs_agent.analyse.workbench import Workbench
 from pacs_agent.errors import BundleError
 from pacs_agent.faults import crash_point
@@ -80,7 +80,7 @@ def _load(configuration: dict[str, Any]) -> Ensemble:
     bundle = load_bundle(configuration["bundle"])
     if bundle.manifest.weights_sha256 != configuration["weights_sha256"]:
         raise BundleError(f"bundle {bundle.path}: its weights were changed since it was checked")
-    use_available_cores()
+    configure_torch()
     return Ensemble(bundle, configuration["device"])
 
 

@@ -99,3 +99,28 @@ def test_nothing_half_written(
     with pytest.raises(error, match=tells):
         open_cache(tmp_path / "cache", images, SPEC)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_room_that_a_killed_run_took_counts_as_free(
+    tmp_path: Path, images: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed run left half made is removed before room is judged: a disk just large enough is enough."""
+    folder = tmp_path / "cache"
+    left = folder / f".{cache.fingerprint(images, SPEC)}.making" / cache.PICTURES
+    left.parent.mkdir(parents=True)
+    left.touch()
+    disk_usage = cache.shutil.disk_usage
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: disk_usage(path)._replace(free=0) if left.exists() else disk_usage(path)
+    )
+    assert len(open_cache(folder, images, SPEC).pictures) == len(images)
+
+
+@pytest.mark.parametrize("name", [cache.PICTURES, cache.INDEX])
+def test_a_damaged_cache_is_one_line(tmp_path: Path, images: list[Image], name: str) -> None:
+    """A cache whose files were cut off is named, with what to do."""
+    open_cache(tmp_path / "cache", images, SPEC)
+    (damaged,) = (tmp_path / "cache").glob(f"*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:10])
+    with pytest.raises(TrainingError, match=f"{damaged.parent}: is damaged; remove it"):
+        open_cache(tmp_path / "cache", images, SPEC)

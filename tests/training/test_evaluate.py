@@ -21,6 +21,7 @@ from pacs_agent.analyse.pixels import model_input, read_picture
 from pacs_agent.evaluation.metrics import FIGURES, OVERALL
 from training.anchors import CARD, VALID_IMAGES, VALID_STUDIES, is_official_valid, judge
 from training.cli import main
+from training.errors import TrainingError
 from training.evaluate import Evaluation, Predicted, evaluate, metrics_json, predict_images, score
 from training.export import seed_bundle
 from training.mura import Image, read_split
@@ -425,3 +426,14 @@ def test_the_shipped_bundle_can_be_measured(data: Path, tmp_path: Path) -> None:
     shipped = load_bundle("demonstration").manifest
     assert told["provenance"]["bundle"]["weights_sha256"] == shipped.weights_sha256
     assert not any(math.isnan(group["brier"]["value"]) for group in told["image"].values())
+
+
+def test_only_the_bundles_parts_are_evaluated(data: Path, bundle: Bundle) -> None:
+    """A bundle made for hands is measured on hands alone; a split without any is one line."""
+    of_hands = replace(bundle, manifest=bundle.manifest.model_copy(update={"body_parts": ("hand",)}))
+    evaluation = evaluate(of_hands, data, "valid", device="cpu", resamples=10)
+    assert set(evaluation.groups["study"]) == {OVERALL, "hand"}
+    assert evaluation.listed == sum(image.part == "hand" for image in read_split(data, "valid"))
+    of_fingers = replace(bundle, manifest=bundle.manifest.model_copy(update={"body_parts": ("finger",)}))
+    with pytest.raises(TrainingError, match="valid lists no picture of finger"):
+        evaluate(of_fingers, data, "valid", device="cpu")

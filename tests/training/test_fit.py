@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as monkeypatch:
         for module in ("training.fit", "training.evaluate"):
-            monkeypatch.setattr(f"{module}.use_available_cores", lambda: torch.set_num_threads(1))
+            monkeypatch.setattr(f"{module}.configure_torch", lambda: torch.set_num_threads(1))
         yield
     torch.set_num_threads(threads)
 
@@ -347,6 +347,24 @@ def test_presets_that_ship_can_be_used() -> None:
     fields = tomllib.loads(PRESET)
     fields["members"][2]["optimizer"] = "lion"
     with pytest.raises(TrainingError, match=r"preset x: members\.2\.optimizer: Input should be 'adam'"):
+        make_preset("x", fields)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "tells"),
+    [
+        ("architecture", {"arguments": {"num_classes": 3}}, "num_classes is 2"),
+        ("architecture", {"arguments": {"num_classes": 2, "width": 4}}, "num_classes is 2"),
+        ("architecture", {"name": "backbone_ensemble", "arguments": {}}, "members without a backbone"),
+        ("input", {"channels": 1}, "channels are 3"),
+        ("input", {"size": 1024}, "source_longest_side not below it"),
+    ],
+)
+def test_what_no_bundle_could_be_made_of_is_told_at_once(table: str, change: dict[str, Any], tells: str) -> None:
+    """A preset whose ensemble or input could not be put together after training is refused before it."""
+    fields = tomllib.loads(PRESET)
+    fields[table].update(change)
+    with pytest.raises(TrainingError, match=tells):
         make_preset("x", fields)
 
 

@@ -292,6 +292,19 @@ def test_a_pickle_changes_nothing_of_the_program(named: tuple[str, str], state: 
     assert (stands_for.__doc__, getattr(stands_for, "append", "none")) == before
 
 
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\x00K\x01\x85K\x01\x85\x89NtR"
+
+
+@pytest.mark.parametrize("built", [STORAGE, TENSOR])
+def test_build_does_not_go_round_the_checks_of_a_tensor(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], built: bytes
+) -> None:
+    """BUILD on a tensor's description, or on its storage's, which would forge sizes and strides, is refused."""
+    rewritten(checkpoint, lambda name, data: b"\x80\x02" + built + b"]b." if name == "data.pkl" else data)
+    assert "changes a tensor's description" in refusal(checkpoint, capsys)
+
+
 def without(key: str) -> Callable[[dict[str, Any]], Any]:
     return lambda saved: {name: value for name, value in saved.items() if name != key}
 
@@ -322,6 +335,8 @@ def with_state(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         (with_state(model1__fc__weight=torch.ones(2, 128, dtype=torch.int64)), "model1.fc.weight is torch.int64"),
         (with_state(default_weights=torch.tensor([1.0, float("nan"), 1.0])), "not finite"),
         (with_state(default_weights="text"), "default_weights is not a tensor"),
+        (lambda saved: {**saved, "model_state_dict": {**saved["model_state_dict"], 10**5000: 1}}, "unknown key 'int'"),
+        (lambda saved: {10**5000: 1}, "holds no model_state_dict"),
     ],
 )
 def test_another_network_is_one_line(

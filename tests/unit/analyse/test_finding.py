@@ -78,3 +78,11 @@ def test_phantom_model_speaks_of_phantoms() -> None:
     """With QualityControlSubject YES on every image it gives its finding."""
     model = replace(MODEL, requires_quality_control_subject=True)
     assert found(image(0.9), model=model, quality_control_subject=True).finding == "abnormal"
+
+
+def test_a_part_that_the_model_was_not_made_for_is_undetermined() -> None:
+    """A model of wrists says nothing of a hand, whatever its network gives."""
+    result = found(image(0.9), model=replace(MODEL, body_parts=("wrist",)))
+    assert (result.finding, result.abnormal_probability) == ("undetermined", None)
+    assert result.reason == "the model was not made for hand"
+    assert found(image(0.9), model=replace(MODEL, body_parts=("hand",))).finding == "abnormal"
