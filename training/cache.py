@@ -6,6 +6,7 @@ by its input, its preprocessing, and the paths, sizes and times of its files; it
 at all. Never imports torch: the decoding processes would pay for it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -102,8 +103,11 @@ def _make(path: Path, images: Sequence[Image], spec: InputSpec, workers: int | N
     beside = path.with_name(f".{path.name}.making")
     shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed; first, because it takes the room needed now
     free = shutil.disk_usage(path.parent).free
-    if free < size + SPARE_BYTES:
-        raise TrainingError(f"cache {path.parent}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+    if free < (needed := size + SPARE_BYTES):
+        words = (
+            f"{needed / 1e6:.1f} MB are needed, {SPARE_BYTES / 1e6:.1f} of them to spare; {free / 1e6:.1f} MB are free"
+        )
+        raise TrainingError(f"cache {path.parent}: {words}") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     beside.mkdir()
     try:
         with (beside / PICTURES).open("wb") as file:

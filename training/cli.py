@@ -1,6 +1,6 @@
 """`pacs-train`: the commands of training; the only module here that prints or exits.
 
-Exit codes: 0 good, 1 it ran and the answer is no, 2 used wrongly (one line, no traceback).
+Exit codes: 0 good, 1 it ran and the answer is no, or the disk failed, 2 used wrongly (one line, no traceback).
 """
 
 import json
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 from typer.exceptions import TyperException
 
-from pacs_agent.errors import PacsAgentError
+from pacs_agent.errors import SHORTAGES, PacsAgentError
 
 if TYPE_CHECKING:
     from pacs_agent.analyse.bundle import Bundle
@@ -241,7 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TyperException as error:
         sys.exit(_used_wrongly(error.format_message()))
     except PacsAgentError as error:
-        sys.exit(_used_wrongly(str(error)))
+        code = _used_wrongly(str(error))
+        sys.exit(1 if getattr(error.__cause__, "errno", None) in SHORTAGES else code)  # no fault of who asked
     except typer.Abort:
         code = _STOPPED
     if code == _STOPPED:  # typer's code for Ctrl-C

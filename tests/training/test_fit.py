@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -425,6 +426,23 @@ def test_begun_by_another_while_this_one_decodes(
     with pytest.raises(TrainingError, match="begun with another seed"):
         open_tiny(tmp_path / "run", tree, preset, seed=1)
     assert runs.read_facts(tmp_path / "run")["seed"] == 2
+
+
+def test_no_room_is_no_fault_of_who_asked(
+    tree: Path, preset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that is too full for the cache: one line with both figures, exit 1, no run begun and no part of a cache."""
+    monkeypatch.setattr("training.cache.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 60_000))
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["fit", str(tree), "--preset", str(preset_path), "--out", str(tmp_path / "run"), "--parts", ",".join(PARTS)]
+        )
+    assert ended.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "MB are needed" in line
+    assert "0.1 MB are free" in line
+    left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert [path.suffix for path in left] == [".lock"]  # which others may be waiting for
 
 
 def test_a_score_of_nan_never_wins(tree: Path, preset: Preset, tmp_path: Path) -> None:
