@@ -245,7 +245,8 @@ def _still_going() -> Select[tuple[int]]:
         .join(of, of.c.id == other.c.report_id)
         .where(
             of.c.analysis_id == analysis.c.id,
-            other.c.destination == delivery.c.destination,
+            # By the report and no other index: that would read all that ever went to the destination.
+            other.c.destination.concat("") == delivery.c.destination,
             other.c.status.concat("") == "waiting",
         )
         .correlate(delivery, analysis)

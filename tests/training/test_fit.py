@@ -431,7 +431,7 @@ def test_begun_by_another_while_this_one_decodes(
 def test_no_room_is_no_fault_of_who_asked(
     tree: Path, preset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A disk that is too full for the cache: one line with both figures, exit 1, no run begun and no part of a cache."""
+    """A disk too full for the cache: one line with both figures, exit 1, no run begun and no part of a cache."""
     monkeypatch.setattr("training.cache.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 60_000))
     with pytest.raises(SystemExit) as ended:
         main(
