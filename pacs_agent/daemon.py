@@ -29,7 +29,7 @@ from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerU
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import claiming, committing, delivering, retaining
+from pacs_agent.record import backup, claiming, committing, delivering, restoring, retaining
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -66,6 +66,8 @@ class Daemon:
         also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
+        if aside := backup.finish(settings.database_path):
+            log.warning("a restore that was broken off is finished", set_aside=aside.name)
         store = self._store = Store.open(settings.database_path)
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
@@ -131,8 +133,7 @@ class Daemon:
         Raises:
             PacsAgentError: the port cannot be opened, or the analysis process cannot start.
         """
-        self._inbox.reconcile()
-        self._outbox.reconcile()
+        self._reconcile()
         claiming.release_claims(self._store)
         delivering.wake_waiting(self._store)
         try:
@@ -148,6 +149,21 @@ class Daemon:
             device=self._process.device,
             version=__version__,
         )
+
+    def _reconcile(self) -> None:
+        """Bring files and rows together; after a restore also what was received and made since the backup."""
+        if restored_at := backup.restored_at(self._store):
+            removed = restoring.forget_removed(self._store, self._settings.data_dir)
+            self._inbox.reconcile()
+            adopted, aside = self._outbox.adopt()
+            backup.settle_restored(self._store)
+            log.warning(
+                "the database is a restored one", restored_at=restored_at, instances_removed_since=removed,
+                objects_found=adopted, objects_set_aside=aside,
+            )  # fmt: skip
+        else:
+            self._inbox.reconcile()
+        self._outbox.reconcile()
 
     def _start_parts(self) -> None:
         started = threading.Event()

@@ -28,7 +28,8 @@ def write_synced(path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o
         OSError: the disk refused; nothing is left behind.
     """
     try:
-        with path.open("wb") as file:
+        # Nobody else's from the first moment, whatever the umask.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             os.fchmod(file.fileno(), mode)
             for part in parts:
                 file.write(part)

@@ -31,7 +31,7 @@ from typing import Any
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
 from pacs_agent.analyse.workbench import Workbench
-from pacs_agent.errors import BundleError
+from pacs_agent.errors import BundleError, PacsAgentError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DECODE_THREADS = 2  # decoders let go of the interpreter's lock; more would only hold more full-size pictures
@@ -108,8 +108,9 @@ def _send(pipe: Connection, message: dict[str, Any]) -> None:
 
 
 def _one_line(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
-    lines = str(error).strip().splitlines() or [""]
-    sys.stderr.write(f"analysis process: {kind.__name__}: {lines[0][:500]}\n")
+    # Of other errors the kind alone: they quote what they could not read.
+    lines = str(error).strip().splitlines() if isinstance(error, (PacsAgentError, ImportError, OSError)) else []
+    sys.stderr.write(f"analysis process: {': '.join([kind.__name__, *lines[:1]])[:500]}\n")
 
 
 if __name__ == "__main__":

@@ -98,13 +98,16 @@ class Inbox:
         sync(self._root)
         sync(data_dir)
 
-    def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> receiving.Outcome:
+    def accept(
+        self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str, calling_address: str | None = None
+    ) -> receiving.Outcome:
         """Keep an instance; on return it survives a power cut.
 
         Args:
             encoded: the data set as transferred.
             received: what was read of it.
             calling_ae_title: who sent it.
+            calling_address: whence.
 
         Raises:
             OutOfResourcesError: the disk is below its floor, or refused the write.
@@ -127,7 +130,8 @@ class Inbox:
             path = self._root / sha256[:2] / f"{sha256}.dcm"
             with self._spared(path):
                 rename_durably(temporary, path)
-                return self._register(path, facts, sha256, len(encoded), calling_ae_title, self._store.clock())
+                moment = self._store.clock()
+                return self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
         except OSError as error:
             raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
 
@@ -201,6 +205,7 @@ class Inbox:
         size_bytes: int,
         calling_ae_title: str,
         moment: datetime,
+        calling_address: str | None = None,
         *,
         is_adopted: bool = False,
     ) -> receiving.Outcome:
@@ -214,6 +219,7 @@ class Inbox:
                 calling_ae_title=calling_ae_title,
                 received_at=to_text(moment),
                 is_adopted=is_adopted,
+                calling_address=calling_address,
             ),
         )
 

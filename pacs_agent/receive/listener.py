@@ -278,7 +278,7 @@ class Listener:
             check_request(received.facts, str(event.context.abstract_syntax), str(request.AffectedSOPInstanceUID))
             if connection:
                 connection.study_instance_uid = received.facts.study_instance_uid
-            outcome = self._inbox.accept(encoded, received, calling_ae_title)
+            outcome = self._inbox.accept(encoded, received, calling_ae_title, event.assoc.requestor.address)
         except NotUnderstoodError as error:
             bound.warning("instance refused", status="C000", reason=str(error))
             return _failure(CANNOT_UNDERSTAND, str(error))

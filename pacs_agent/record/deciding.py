@@ -4,6 +4,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
 
+from pacs_agent.record.claiming import tell_receipts
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, instance, report, study
@@ -86,6 +87,7 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
                 .values(status="cancelled", next_attempt_at=None, last_error=f"withdrawn: {reason}")
             )
         connection.execute(update(study).where(study.c.id == row.id).values(**values))
+        tell_receipts(connection, store.now(), row.id, study_instance_uid)
         add_event(
             connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
             study_instance_uid=study_instance_uid, detail=row.reason if decision == "accept" else reason,
