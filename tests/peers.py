@@ -102,6 +102,9 @@ class DaemonProcess:
     config: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    arguments: tuple[str, ...] = ()
+    umask: int = -1  # the test's own
+    environment: dict[str, str] | None = None
 
     @property
     def log_path(self) -> Path:
@@ -112,9 +115,11 @@ class DaemonProcess:
         """Start it and wait until it answers C-ECHO."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config), *self.arguments],
                 stdout=log,
                 stderr=log,
+                umask=self.umask,
+                env=self.environment,
                 start_new_session=True,
             )
         wait_for(self._is_ready, 90, "the daemon's C-ECHO")

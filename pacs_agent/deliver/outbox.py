@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from pacs_agent.durable import rename_durably, sync, write_durably
+from pacs_agent.durable import close_to_others, rename_durably, sync, write_durably
 from pacs_agent.record import delivering, restoring
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -102,6 +102,7 @@ class Outbox:
         self._destinations = destinations
         self._added_at = added_at
         self._root.mkdir(mode=0o700, exist_ok=True)
+        close_to_others(self._root)
         sync(data_dir)
 
     def keep(self, sop_instance_uid: str, encoded: bytes) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from pacs_agent.durable import rename_durably, sync, write_synced
+from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
 from pacs_agent.receive.dataset import ReceivedDataSet, read_received
 from pacs_agent.receive.part10 import file_head, read_part10
@@ -47,6 +47,7 @@ class DataDirectory:
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        close_to_others(path)
         self.path = path
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -93,6 +94,7 @@ class Inbox:
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="digest")
         # All folders beforehand, each with its name on disk: a new one would cost a further fsync at the wrong moment.
         self._root.mkdir(exist_ok=True, mode=0o700)
+        close_to_others(self._root)
         for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
             (self._root / name).mkdir(exist_ok=True, mode=0o700)
         sync(self._root)

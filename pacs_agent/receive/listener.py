@@ -296,7 +296,9 @@ class Listener:
             # pynetdicom would answer C211 and the sender would never learn that it was our fault.
             bound.exception("instance refused", status="0110")
             return _failure(PROCESSING_FAILURE, "internal error")
-        bound.info("instance received", outcome=outcome, study_instance_uid=received.facts.study_instance_uid)
+        facts = received.facts
+        phi = {"patient_id": facts.patient_id, "accession_number": facts.accession_number}
+        bound.info("instance received", outcome=outcome, study_instance_uid=facts.study_instance_uid, phi=phi)
         return SUCCESS
 
 

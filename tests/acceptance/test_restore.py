@@ -21,7 +21,8 @@ def daemon(tmp_path: Path, orthanc: Orthanc) -> Iterator[DaemonProcess]:
     running = DaemonProcess(write_config(tmp_path, port, orthanc), port)
     running.start()
     yield running
-    running.kill_all()
+    if running.process and running.process.poll() is None:
+        running.kill_all()
 
 
 def store(daemon: DaemonProcess, *instances: FileDataset) -> None:
