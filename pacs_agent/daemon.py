@@ -73,6 +73,7 @@ class Daemon:
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
         added_at = delivering.destinations_since(store, names)
+        delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
         committing.forget_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         self._assess = _eligibility(settings)
@@ -158,7 +159,7 @@ class Daemon:
             adopted, aside = self._outbox.adopt()
             backup.settle_restored(self._store)
             log.warning(
-                "the database is a restored one", restored_at=restored_at, instances_removed_since=removed,
+                "the database is a restored one", restored_at=restored_at, instances_not_there=removed,
                 objects_found=adopted, objects_set_aside=aside,
             )  # fmt: skip
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import func, select, update
 
 from pacs_agent.durable import rename_durably, sync
-from pacs_agent.errors import DatabaseError
+from pacs_agent.errors import DatabaseError, PacsAgentError
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import delivery, installation
 from pacs_agent.record.times import Clock, utc_now
@@ -36,11 +36,12 @@ def back_up(path: Path, target: Path, *, replace: bool = False) -> int:
         replace: whether it may stand there already.
 
     Raises:
-        DatabaseError: there is none, it is damaged, or the target exists.
+        PacsAgentError: the target exists.
+        DatabaseError: there is no database, or it is damaged.
         OSError: the copy cannot be written; what stood there stands.
     """
     if target.is_dir() or (target.exists() and not replace):
-        raise DatabaseError(f"{target} exists; it is left as it is")
+        raise PacsAgentError(f"{target} exists; it is left as it is")
     temporary = target.with_name(f".{target.name}.tmp")
     with _removed_afterwards(temporary):
         _copy(path, temporary)

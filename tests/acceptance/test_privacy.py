@@ -111,6 +111,10 @@ def full_run(daemon: DaemonProcess, folder: Path) -> None:
     made = daemon.run("site-report", "--html", str(folder / "site.html"))
     assert (folder / "site.html").is_file(), made.stderr
     assert daemon.run("backup", str(folder / "copy.db")).returncode == 0
+    exported = daemon.run("export", "--deidentify", "--out", str(folder / "export.csv"))
+    assert exported.returncode == 0, exported.stderr
+    for command in (("status", "--json"), ("status",), ("check",)):  # what a monitor keeps
+        (folder / f"{'-'.join(command)}.txt").write_text("".join(daemon.run(*command).stdout))
 
 
 def written(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -131,10 +135,29 @@ def found(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
+def check_modes(folder: Path) -> None:
+    """Files 0600 and folders 0700, though the umask is 000; in a folder destination its group reads."""
+    data = folder / "data"
+    modes = {
+        str(path.relative_to(folder)): oct(path.stat().st_mode & 0o777)
+        for path in (data, *data.rglob("*"), folder / "copy.db", folder / "export.csv")
+        if path.exists()  # a journal, a temporary file
+    }
+    names = ("pacs-agent.db", "pacs-agent.db-wal", "pacs-agent.db-shm", "lock", "export.key", "daemon.json")
+    assert {f"data/{name}" for name in names} <= modes.keys()
+    for name, mode in modes.items():
+        assert mode == ("0o700" if (folder / name).is_dir() else "0o600"), name
+    assert {path.stat().st_mode & 0o777 for path in (folder / "folder").glob("*.dcm")} == {0o640}
+
+
 @pytest.mark.parametrize("daemon", [("console", ()), ("json", ())], indirect=True, ids=["console", "json"])
 def test_nothing_that_is_written_names_a_person(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """Log at debug, stderr, names of files, state of the daemon, page for export, temporary files."""
+    """Log at debug, stderr, names of files, state of the daemon, pages and rows for export, temporary files.
+
+    And nobody else can read the rest.
+    """
     full_run(daemon, tmp_path)
+    check_modes(tmp_path)
     assert found(tmp_path) == []
     daemon.stop()
     assert found(tmp_path) == []
@@ -143,22 +166,6 @@ def test_nothing_that_is_written_names_a_person(daemon: DaemonProcess, tmp_path:
         assert line in log  # it was a whole run
     objects = [path.read_bytes().lower() for path in tmp_path.glob("data/outbox/*.dcm")]
     assert any(MARKS[0] in each for each in objects)  # the marks are where they may be
-
-
-@pytest.mark.parametrize("daemon", [("json", ())], indirect=True, ids=["json"])
-def test_everything_belongs_to_its_user_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """Files 0600 and folders 0700 under a umask of 000; in a folder destination its group reads."""
-    full_run(daemon, tmp_path)
-    data = tmp_path / "data"
-    modes = {
-        str(path.relative_to(tmp_path)): oct(path.stat().st_mode & 0o777)
-        for path in (data, *data.rglob("*"), tmp_path / "copy.db")
-        if path.exists()  # a journal, a temporary file
-    }
-    assert {"data/pacs-agent.db", "data/pacs-agent.db-wal", "data/pacs-agent.db-shm", "data/lock"} <= modes.keys()
-    for name, mode in modes.items():
-        assert mode == ("0o700" if (tmp_path / name).is_dir() else "0o600"), name
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "folder").glob("*.dcm")} == {0o640}
 
 
 @pytest.mark.parametrize("daemon", [("json", ("--log-phi",))], indirect=True, ids=["log-phi"])

@@ -10,7 +10,7 @@ import pytest
 from records import Record
 from sqlalchemy import update
 
-from pacs_agent.errors import DatabaseError, DatabaseNewerError
+from pacs_agent.errors import DatabaseError, DatabaseNewerError, PacsAgentError
 from pacs_agent.record import backup
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
@@ -71,9 +71,9 @@ def test_backup_replaces_nothing_unasked(record: Record, copied: Path, tmp_path:
     """What stands there stands; a folder is no file."""
     before = copied.read_bytes()
     record.receive(2)
-    with pytest.raises(DatabaseError, match="exists; it is left as it is"):
+    with pytest.raises(PacsAgentError, match="exists; it is left as it is"):
         backup.back_up(record.path, copied)
-    with pytest.raises(DatabaseError, match="exists"):
+    with pytest.raises(PacsAgentError, match="exists"):
         backup.back_up(record.path, tmp_path, replace=True)
     assert copied.read_bytes() == before
     backup.back_up(record.path, copied, replace=True)
