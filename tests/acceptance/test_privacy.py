@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deliveries import Pacs
 from peers import DaemonProcess, Orthanc, free_port, wait_for, write_config
-from pydicom.dataset import FileDataset
-from pydicom.uid import JPEG2000Lossless, generate_uid
-from pynetdicom import AE
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import Comprehensive3DSRStorage, JPEG2000Lossless, SecondaryCaptureImageStorage, generate_uid
+from pynetdicom import AE, evt
 from radiographs import cr, hand
 
 pytestmark = pytest.mark.orthanc
@@ -32,6 +33,13 @@ PERSON = {
 }
 MARKS = [mark.encode() for mark in ("zygotovski", "marguerite", "7741903", "19310417", "accq55501", "przewalski")]
 LOUD = '[log]\nlevel = "debug"\nformat = "{form}"\n[report]\nobjects = ["sr", "capture"]'
+
+
+def refuse(_event: evt.Event) -> Dataset:
+    """A status with a comment that names the patient, as a PACS may send it."""
+    answer = Dataset()
+    answer.Status, answer.ErrorComment = 0xA900, f"{PERSON['PatientName']} {PERSON['PatientID']}"
+    return answer
 
 
 def odd(**elements: object) -> list[FileDataset]:
@@ -69,15 +77,18 @@ def send(port: int, instances: list[FileDataset], calling: str = "XR1", called: 
 
 @pytest.fixture
 def daemon(request: pytest.FixtureRequest, tmp_path: Path, orthanc: Orthanc) -> Iterator[DaemonProcess]:
-    """A daemon that may write as openly as it likes, with a PACS, a folder and a PACS that is away."""
+    """A daemon with a umask of 000; a PACS, one that is away, one that names whom it refuses, a folder."""
     form, arguments = request.param
     for name in ("folder", "tmp"):
         (tmp_path / name).mkdir()
-    port = free_port()
+    port, rude = free_port(), Pacs()
     config = write_config(tmp_path, port, orthanc, LOUD.format(form=form))
     with config.open("a") as more:
         more.write(f'[[destination]]\nname = "folder"\nfolder = "{tmp_path / "folder"}"\n')
         more.write(f'[[destination]]\nname = "away"\nae_title = "AWAY"\nhost = "127.0.0.1"\nport = {free_port()}\n')
+        more.write(f'[[destination]]\nname = "rude"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {rude.port}\n')
+    rude.answer = refuse
+    rude.start(Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
     running = DaemonProcess(
         config, port, arguments=arguments, umask=0, environment=os.environ | {"TMPDIR": str(tmp_path / "tmp")}
     )
@@ -85,6 +96,7 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path, orthanc: Orthanc) -> 
     yield running
     if running.process and running.process.poll() is None:
         running.kill_all()
+    rude.stop()
 
 
 def full_run(daemon: DaemonProcess, folder: Path) -> None:
@@ -104,6 +116,7 @@ def full_run(daemon: DaemonProcess, folder: Path) -> None:
     wait_for(lambda: daemon.sql("SELECT 1 FROM deliveries WHERE destination = 'pacs' AND status = 'delivered'"), 60)
     wait_for(lambda: daemon.sql("SELECT 1 FROM deliveries WHERE destination = 'folder' AND status = 'delivered'"), 60)
     wait_for(lambda: daemon.sql("SELECT 1 FROM deliveries WHERE last_error LIKE 'cannot be reached%'"), 60)
+    wait_for(lambda: daemon.sql("SELECT 1 FROM deliveries WHERE destination = 'rude' AND status = 'parked'"), 60)
     assert {row["status"] for row in daemon.sql("SELECT status FROM results")} >= {"held", "unsupported"}
     truth = folder / "truth.csv"
     truth.write_text(f"study_instance_uid,body_part,laterality,label\n{good.StudyInstanceUID},hand,R,normal\n")
@@ -162,7 +175,14 @@ def test_nothing_that_is_written_names_a_person(daemon: DaemonProcess, tmp_path:
     daemon.stop()
     assert found(tmp_path) == []
     log = daemon.log_path.read_text()
-    for line in ("instance received", "instance refused", "object delivered", "destination not reached", "stopped"):
+    for line in (
+        "instance received",
+        "instance refused",
+        "object delivered",
+        "destination not reached",
+        "refused and parked",
+        "stopped",
+    ):
         assert line in log  # it was a whole run
     objects = [path.read_bytes().lower() for path in tmp_path.glob("data/outbox/*.dcm")]
     assert any(MARKS[0] in each for each in objects)  # the marks are where they may be
