@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from glob import escape
 from pathlib import Path
 
 from sqlalchemy import func, select, update
@@ -43,7 +44,7 @@ def back_up(path: Path, target: Path, *, replace: bool = False) -> int:
     if target.is_dir() or (target.exists() and not replace):
         raise PacsAgentError(f"{target} exists; it is left as it is")
     temporary = target.with_name(f".{target.name}.tmp")
-    with _removed_afterwards(temporary):
+    with _alone(temporary):
         _copy(path, temporary)
         sync(temporary)
         rename_durably(temporary, target)
@@ -66,7 +67,7 @@ def restore(path: Path, backup: Path, clock: Clock = utc_now) -> Path | None:
     finish(path)
     moment = clock()
     prepared = path.with_name(f".{path.name}.restore.tmp")
-    with _removed_afterwards(prepared):
+    with _alone(prepared):
         _copy(backup, prepared)
         _mark(prepared, clock)
         sync(prepared)
@@ -76,7 +77,7 @@ def restore(path: Path, backup: Path, clock: Clock = utc_now) -> Path | None:
 
 def finish(path: Path) -> Path | None:
     """Bring a restore to its end, where one was begun; returns the name of the database that it set aside."""
-    if (prepared := next(path.parent.glob(f"{path.name}{_RESTORING}*"), None)) is None:
+    if (prepared := next(path.parent.glob(f"{escape(path.name)}{_RESTORING}*"), None)) is None:
         return None
     stamp = prepared.name.rpartition("-")[2]
     aside = path.with_name(f"{path.name}.before-restore-{stamp}")
@@ -150,9 +151,15 @@ def _copy(path: Path, target: Path) -> None:
 
 
 @contextmanager
-def _removed_afterwards(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[None]:
+    """No file of that name before, nor a killed run's journal, which SQLite would take for its own; and none after."""
+    _remove(path)
     try:
         yield
     finally:
-        for part in (*_PARTS, "-journal"):
-            path.with_name(path.name + part).unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for part in (*_PARTS, "-journal"):
+        path.with_name(path.name + part).unlink(missing_ok=True)

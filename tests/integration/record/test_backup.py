@@ -147,6 +147,17 @@ def test_restore_that_is_killed_is_finished(
     assert backup.finish(record.path) is None
 
 
+def test_what_a_killed_run_left_is_in_nobodys_way(record: Record, copied: Path) -> None:
+    """Its half copy and the journal of that go first: SQLite would play the journal into the new copy."""
+    record.receive(2)
+    record.close()
+    for part in ("", "-wal", "-journal"):
+        (record.path.parent / f".{record.path.name}.restore.tmp{part}").write_bytes(b"left" * 2000)
+    backup.restore(record.path, copied)
+    assert instances(record.path) == 1
+    assert not list(record.path.parent.glob(".*"))
+
+
 def _not_ours(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
