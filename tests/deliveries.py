@@ -120,7 +120,9 @@ class Delivery:
         )  # fmt: skip
         reports = []
         for position, (kind, sop_class_uid) in enumerate(objects.items()):
-            ds = cr(seed=100 * self._seed + position, SOPClassUID=sop_class_uid)
+            ds = cr(
+                seed=100 * self._seed + position, SOPClassUID=sop_class_uid, StudyInstanceUID=facts.study_instance_uid
+            )  # fmt: skip
             path = self.data_dir / "object"
             ds.save_as(path, enforce_file_format=True)
             uid = str(ds.SOPInstanceUID)

@@ -1,5 +1,6 @@
 """Real peers for the tests: Orthanc as the PACS, the daemon as a process, DCMTK by full path."""
 
+import io
 import json
 import logging
 import os
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
@@ -95,6 +98,34 @@ class Orthanc:
         ]
 
 
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """A fresh Orthanc on free ports, its settings and storage in *folder*."""
+    peer = Orthanc(free_port(), free_port())
+    settings = {
+        "Name": "PACS of the tests",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [],
+        "HttpPort": peer.http_port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAet": peer.ae_title,
+        "DicomPort": peer.dicom_port,
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowEcho": True,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([ORTHANC, str(folder / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        wait_for(lambda: answers_echo(peer.dicom_port, peer.ae_title), what="Orthanc's C-ECHO")
+        yield peer
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 @dataclass
 class DaemonProcess:
     """`pacs-agent serve` as a process of its own."""
@@ -104,7 +135,7 @@ class DaemonProcess:
     process: subprocess.Popen[bytes] | None = None
     arguments: tuple[str, ...] = ()
     umask: int = -1  # the test's own
-    environment: dict[str, str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)  # beside the test's own
 
     @property
     def log_path(self) -> Path:
@@ -113,16 +144,20 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers C-ECHO."""
+        self.launch()
+        wait_for(self._is_ready, 90, "the daemon's C-ECHO")
+
+    def launch(self, **environment: str) -> None:
+        """Start it and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config), *self.arguments],
                 stdout=log,
                 stderr=log,
                 umask=self.umask,
-                env=self.environment,
                 start_new_session=True,
+                env=os.environ | self.environment | environment,
             )
-        wait_for(self._is_ready, 90, "the daemon's C-ECHO")
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -171,6 +206,12 @@ def write_config(folder: Path, port: int, orthanc: Orthanc | None = None, more: 
         f"[study]\nquiet_seconds = 1\n{more}\n{destination}"
     )
     return config
+
+
+def data_set(encoded: bytes) -> bytes:
+    """Of a Part 10 file what comes after the file meta information."""
+    meta = dcmread(io.BytesIO(encoded), stop_before_pixels=True).file_meta
+    return encoded[128 + 4 + 12 + meta.FileMetaInformationGroupLength :]
 
 
 def dcmtk(name: str) -> str:

@@ -97,6 +97,21 @@ class Finding:
         return sum(image.counted_probability is not None for image in self.images)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Images of a study that none of its findings speaks of.
+
+    Attributes:
+        body_part: that they are of, one of the seven: without them the study is read in part. None: nothing to read.
+        image_count: at least one.
+        reason: for a person.
+    """
+
+    body_part: str | None
+    image_count: int
+    reason: str
+
+
 def decide(
     body_part: str | None,
     laterality: str | None,
@@ -136,7 +151,7 @@ def decide(
     partial = None
     if len(analysed) < len(images):
         why = next((text for image in images if (text := image.reason or image.doubt)), None)
-        partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why else "")
+        partial = f"{len(analysed)} of {len(images)} images analysed" + (f" ({why})" if why and why != reason else "")
     if body_part is None or reason:
         return finding("undetermined", None, reason, partial)
     if not model.trained:
@@ -149,5 +164,5 @@ def decide(
         return finding("undetermined", None, partial)
     if mean > threshold:
         return finding("abnormal", mean, partial)
-    # "No abnormality" may be said only of a group that was seen whole.
-    return finding("undetermined" if partial else "normal", mean, partial)
+    # "No abnormality" may be said only of a group that was seen whole; a low number without the word would say it too.
+    return finding("undetermined", None, partial) if partial else finding("normal", mean)

@@ -4,6 +4,7 @@ The only place that parks a study: whatever goes wrong with one becomes its reas
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,9 +14,10 @@ import structlog
 from sqlalchemy.exc import OperationalError
 
 from pacs_agent.analyse.bundle import Bundle
-from pacs_agent.analyse.finding import Finding, ImageOutcome, decide
+from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
 from pacs_agent.errors import SHORTAGES, BundleError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.faults import crash_point
 from pacs_agent.record.analysing import (
     FindingRow,
     InstanceResult,
@@ -70,7 +72,7 @@ class AnalysisStation:
         process: the analysis process that runs it.
         assess: header facts and the day of receipt to eligibility.
         map_body_part: header facts to part and side.
-        make_reports: claim and findings to objects, their bytes safe on disk.
+        make_reports: claim, findings, and what they leave out, to objects, their bytes safe on disk.
         discard_unrecorded: removes objects whose analysis could not be recorded; they are made again.
         batch_studies: studies claimed at a time.
         lease_s: how long a claim holds.
@@ -86,7 +88,7 @@ class AnalysisStation:
         process: AnalysisProcess,
         assess: Callable[[Instance, date], Eligibility],
         map_body_part: Callable[[Instance], BodyPartMapping],
-        make_reports: Callable[[Claim, Sequence[Finding]], list[ReportRow]],
+        make_reports: Callable[[Claim, Sequence[Finding], Sequence[LeftOut]], list[ReportRow]],
         discard_unrecorded: Callable[[], None],
         batch_studies: int,
         lease_s: float,
@@ -144,6 +146,7 @@ class AnalysisStation:
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
             return 0
+        crash_point("studies claimed")
         plans = [plan for claim in claims if (plan := self._planned(claim))]
         requests = [
             ImageRequest(str(image.instance.instance_id), self._path(image.instance), image.mapping.body_part)
@@ -158,6 +161,7 @@ class AnalysisStation:
         except WorkerDiedError as error:
             self._after_death([plan.claim for plan in plans], str(error), stop)
             return len(claims)
+        crash_point("images analysed")
         by_key = {answer.key: answer for answer in answers}
         for plan in plans:
             self._conclude(plan, by_key)
@@ -217,7 +221,7 @@ class AnalysisStation:
         with structlog.contextvars.bound_contextvars(study_instance_uid=claim.study_instance_uid):
             try:
                 findings = [self._finding(key, images, answers) for key, images in plan.groups.items()]
-                reports = self._make_reports(claim, findings) if findings else []
+                reports = self._make_reports(claim, findings, _left_out(plan)) if findings else []
                 record_analysis(
                     self._store,
                     claim,
@@ -234,6 +238,7 @@ class AnalysisStation:
                     raise
                 self._park(claim, error)  # whatever else went wrong with one study becomes its reason
                 return
+            crash_point("analysis recorded")
             log.info("study analysed", revision=claim.revision, findings=len(findings))
 
     def _finding(
@@ -297,6 +302,21 @@ def _finding_row(finding: Finding) -> FindingRow:
         finding.body_part, finding.laterality, "analysed", finding.finding, finding.abnormal_probability,
         finding.threshold, finding.image_count, finding.images_analysed, finding.reason,
     )  # fmt: skip
+
+
+def _left_out(plan: _Plan) -> list[LeftOut]:
+    """What a report must say besides its findings: images of sides that contradict, and those it cannot speak of."""
+    within = {image.instance.instance_id for images in plan.groups.values() for image in images}
+    counted: Counter[tuple[str | None, str]] = Counter()
+    for part, images in plan.contradictions.items():
+        within.update(image.instance.instance_id for image in images)
+        counted.update((part, image.mapping.reason or "its sides contradict") for image in images)
+    counted.update(
+        (None, result.reason or "no reason is known")
+        for result in plan.results
+        if result.status == "unsupported" and result.instance_id not in within
+    )
+    return [LeftOut(part, count, reason) for (part, reason), count in counted.items()]
 
 
 def _unsupported_rows(plan: _Plan) -> list[FindingRow]:

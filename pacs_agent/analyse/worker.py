@@ -32,6 +32,7 @@ from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, use_available_cores
 from pacs_agent.analyse.workbench import Workbench
 from pacs_agent.errors import BundleError, PacsAgentError
+from pacs_agent.faults import crash_point
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DECODE_THREADS = 2  # decoders let go of the interpreter's lock; more would only hold more full-size pictures
@@ -58,7 +59,9 @@ def main(descriptor: int) -> None:
             while True:
                 request = json.loads(pipe.recv_bytes())
                 if "images" in request:
-                    _send(pipe, {"images": bench.analyse(request["images"])})
+                    answers = bench.analyse(request["images"])
+                    crash_point("images answered")
+                    _send(pipe, {"images": answers})
                     continue
                 capture = bench.capture(**request["capture"])
                 if isinstance(capture, str):

@@ -142,7 +142,10 @@ def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) 
 
 
 def _report(settings: Settings, uid: str) -> str | None:
-    """The latest report in words, or why it cannot be shown; None where there is none."""
+    """The latest report in words, or why it cannot be shown; None where there is none.
+
+    Where the latest revision has none, it says of which one it is: the results tell another story then.
+    """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -151,13 +154,15 @@ def _report(settings: Settings, uid: str) -> str | None:
     found = reading.query(settings.database_path, reading.REPORT_PATH, [uid]).rows
     if not found:
         return None
-    [[path]] = found
+    [[path, revision, latest]] = found
     if path is None or not (file := Path(settings.data_dir, path)).is_file():
         return "The report's file is gone: retention removed it."
     try:
-        return report_text(dcmread(file))
+        text = report_text(dcmread(file))
     except (InvalidDicomError, PacsAgentError) as error:
         return f"The report's file cannot be read: {error}"
+    earlier = f"This is of revision {revision}; revision {latest} has no report.\n\n" if revision < latest else ""
+    return earlier + text
 
 
 def _print_condition(found: "Condition") -> None:

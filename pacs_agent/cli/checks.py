@@ -17,7 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.analyse.bundle import load_bundle, load_further
-from pacs_agent.deliver.association import association, client_tls, echo, why_not_established
+from pacs_agent.deliver.association import accepts_nothing, association, client_tls, echo, why_not_established
 from pacs_agent.deliver.folder import look
 from pacs_agent.errors import OutOfResourcesError, PacsAgentError
 from pacs_agent.presence import running_state
@@ -60,7 +60,7 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
             continue
         checks.append(_attempt(f"{name}: C-ECHO", partial(_echo, target, ours)))
         checks += [
-            _attempt(f"{name}: {kind}", partial(_accepts, target, ours, _sop_class(target, kind)))
+            _attempt(f"{name}: {kind}", partial(_accepts, target, ours, _sop_class(target, kind), _REMEDIES.get(kind)))
             for kind in target.objects or settings.report.objects
         ]
         if target.storage_commitment:
@@ -148,11 +148,16 @@ def _sop_class(target: Destination, kind: str) -> str:
     return {"sr": SR_CLASSES[target.sr_class], "capture": CAPTURE_CLASS}[kind]
 
 
-def _accepts(target: Destination, ours: str, sop_class_uid: str) -> str:
+# Where a PACS answers and does not take the class: what in the settings goes without it.
+_REMEDIES = {"capture": 'objects = ["sr"] at this destination sends no heat maps there'}
+
+
+def _accepts(target: Destination, ours: str, sop_class_uid: str, remedy: str | None = None) -> str:
     """Offer one class, as it would be used: an association of its own names the culprit."""
     name = UID(sop_class_uid).name
     assoc = association(target, ours, [sop_class_uid])
     if not assoc.is_established:
-        raise PacsAgentError(f"{name}: {why_not_established(assoc)}")
+        advice = f"; {remedy}" if remedy and accepts_nothing(assoc) else ""
+        raise PacsAgentError(f"{name}: {why_not_established(assoc)}{advice}")
     assoc.release()
     return f"{name} is accepted"

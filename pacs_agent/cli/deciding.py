@@ -1,6 +1,6 @@
 """Commands by which a person decides; each is one short transaction beside the daemon."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -105,20 +105,32 @@ def accept(study: StudyArgument, config: ConfigOption = None) -> None:
 def withdraw(
     study: StudyArgument,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", callback=not_blank, help="Why, for the history.")],
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Send a rejection note to every destination that has objects of it.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Take a result back: what waits to be delivered is cancelled.
 
-    A copy that a destination has already stays there; which one has it is said.
+    A copy that a destination has already stays there; which one has it is said. With --reject, also later, it gets a
+    rejection note that names what it has. Whether it acts on that is its own affair.
 
-    Example: pacs-agent withdraw 1.2.3.4 --reason "wrong patient"
+    Example: pacs-agent withdraw 1.2.3.4 --reason "wrong patient" --reject
     """
-    with _store(load_settings(config)) as store:
-        _settle(store, study, "withdraw", reason)
-        copies = reading.query(store.path, reading.COPIES, [study]).rows
+    settings = load_settings(config)
+    known = {target.name: target for target in settings.destinations}
+    with _store(settings) as store:
+        _settle(store, study, "withdraw", reason, list(known) if reject else [])
+        copies = [name for (name,) in reading.query(store.path, reading.COPIES, [study]).rows]
+        told = [name for (name,) in reading.query(store.path, reading.NOTES, [study]).rows]
     printing.line(f"{study} is withdrawn")
-    for (destination,) in copies:
-        printing.line(f"a copy is already at {destination}: withdraw does not take it back there")
+    for name in told:
+        held = ", held until `release`" if name in known and known[name].mode == "silent" else ""
+        printing.line(f"{name} gets a rejection note of what it has{held}")
+    for name in copies:
+        if name not in told:
+            remedy = "--reject sends a rejection note of it" if name in known else "it must be removed there"
+            printing.line(f"a copy is already at {name}: {remedy}")
 
 
 def release(
@@ -168,10 +180,18 @@ def _set_paused(stage: str, settings: Settings, *, paused: bool) -> None:
     printing.line(f"{stage} is {'paused' if paused else 'running'}")
 
 
-def _settle(store: "Store", study: str, decision: Literal["accept", "withdraw"], reason: str | None) -> None:
+def _settle(
+    store: "Store",
+    study: str,
+    decision: Literal["accept", "withdraw"],
+    reason: str | None,
+    reject_at: Sequence[str] = (),
+) -> None:
     from pacs_agent.record.deciding import settle
 
-    if not settle(store, study, decision, reason):
+    if not settle(store, study, decision, reason, reject_at):
         known = "withdrawn already" if reading.studies_of(store.path, study) else "not known"
+        if reject_at and known == "withdrawn already":
+            known += ", and no destination has anything that no rejection note names"
         printing.note(f"{study} is {'not a held study' if decision == 'accept' else known}")
         raise typer.Exit(1)

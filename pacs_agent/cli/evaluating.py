@@ -198,7 +198,7 @@ def site_report(
             printing.line(text)
         printing.line()
         for by in ("body_part", "station"):
-            printing.table(*judgements.cohorts_table([report.overall, *report.of(by)], f"By {by.replace('_', ' ')}"))
+            printing.table(*judgements.cohorts_table([report.overall, *report.of(by)], by.replace("_", " ")))
         if report.reasons:
             printing.table(("findings", "reason"), [(str(n), reason) for reason, n in report.reasons], "Undetermined")
 

@@ -46,9 +46,9 @@ def pairs_table(records: Sequence[Record]) -> TextTable:
     return headings, rows, "They differ most on"
 
 
-def cohorts_table(cohorts: Sequence[Cohort], title: str) -> TextTable:
-    """The figures of a site report."""
-    headings = ("", "known", "undetermined", "abnormal", "normal", *SITE_FIGURES)
+def cohorts_table(cohorts: Sequence[Cohort], by: str) -> TextTable:
+    """The figures of a site report, *by* body part or station."""
+    headings = (by, "known", "undetermined", "abnormal", "normal", *SITE_FIGURES)
     rows = [
         (
             cohort.name,
@@ -57,4 +57,4 @@ def cohorts_table(cohorts: Sequence[Cohort], title: str) -> TextTable:
         )
         for cohort in cohorts
     ]
-    return headings, rows, title
+    return headings, rows, f"By {by}"

@@ -56,14 +56,16 @@ def revisions_table(records: Sequence[Record]) -> TextTable:
 
 
 def instances_table(records: Sequence[Record], results: Sequence[Record]) -> TextTable:
-    """Rows of `image_results`; *results* of the same study say where a claim is made."""
+    """Rows of `image_results`; *results* of the study say where a claim is made, a reason that it rests on others."""
     findings = {(result["body_part"], result["laterality"]): result["finding"] for result in results}
     headings = ("SOP Instance UID", "status", "body part", "decided by", "laterality", "view", "probability", "reason")
     rows = [
         (
             *_cells(record, "sop_instance_uid", "status", "body_part", "body_part_source"),
             *_cells(record, "laterality", "view_position"),
-            probability(record["abnormal_probability"], findings.get((record["body_part"], record["laterality"]))),
+            ""
+            if record["reason"]
+            else probability(record["abnormal_probability"], findings.get((record["body_part"], record["laterality"]))),
             cell(record["reason"]),
         )
         for record in records

@@ -18,6 +18,7 @@ from pynetdicom.status import STATUS_FAILURE, code_to_category
 
 from pacs_agent.commitment import answer_report
 from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, association, why_not_established
+from pacs_agent.faults import crash_point
 from pacs_agent.record import committing
 from pacs_agent.record.committing import CommitmentRequest, CommitmentResult
 from pacs_agent.record.store import Store
@@ -72,6 +73,7 @@ class Commitments:
         )
         if request is None:
             return 0, None
+        crash_point("commitment recorded")
         reports = _Reports(self._store, request.transaction_uid)
         try:
             assoc = association(
@@ -101,6 +103,7 @@ class Commitments:
         except RuntimeError:  # pynetdicom's, for an association that ended before it wrote anything
             committing.give_back_request(self._store, request)
             return
+        crash_point("commitment asked")
         status = answer.get("Status")
         if status is None:  # it may have come through: a report would be right, and time will tell
             log.warning("N-ACTION was not answered", transaction_uid=request.transaction_uid)

@@ -1,6 +1,8 @@
 """The outbox: objects' bytes made safe, and the policy of which destination gets them when. Never sends."""
 
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Literal
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from pacs_agent.durable import close_to_others, rename_durably, sync, write_durably
+from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
+from pacs_agent.faults import crash_point
 from pacs_agent.record import delivering, restoring
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -74,6 +78,11 @@ class Addresses:
         ]
 
 
+def _named(ds: Dataset) -> list[str]:
+    """The SOP Instance UIDs of what an object refers to."""
+    return [str(element.value) for element in ds.iterall() if element.keyword == "ReferencedSOPInstanceUID"]
+
+
 def _is_report(ds: Dataset) -> bool:
     return str(ds.SOPClassUID).startswith("1.2.840.10008.5.1.4.1.1.88.")  # PS3.4 B.5: the SR document classes
 
@@ -101,6 +110,7 @@ class Outbox:
         self._store = store
         self._destinations = destinations
         self._added_at = added_at
+        self._recording = threading.Lock()
         self._root.mkdir(mode=0o700, exist_ok=True)
         close_to_others(self._root)
         sync(data_dir)
@@ -113,15 +123,26 @@ class Outbox:
             encoded: Part 10.
         """
         path = self._root / f"{sop_instance_uid}.dcm"
-        write_durably(path, (encoded,), path.with_suffix(".tmp"))
+        temporary = path.with_suffix(".tmp")
+        write_synced(temporary, (encoded,))
+        crash_point("object written")
+        rename_durably(temporary, path)
+        crash_point("object kept")
         return self._name(path)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """From `keep` to the row that names the object, where `reconcile` may run in another thread."""
+        with self._recording:
+            yield
 
     def reconcile(self) -> None:
         """Remove objects that no row names: their analysis was never recorded and is made again."""
-        named = delivering.outbox_paths(self._store)
-        for path in self._root.iterdir():
-            if self._name(path) not in named:
-                path.unlink(missing_ok=True)  # retention may be at it too
+        with self._recording:
+            named = delivering.outbox_paths(self._store)
+            for path in self._root.iterdir():
+                if self._name(path) not in named:
+                    path.unlink(missing_ok=True)  # retention may be at it too
 
     def adopt(self) -> tuple[int, int]:
         """After a restore: objects that no row names may have been sent, and get rows again.
@@ -153,12 +174,14 @@ class Outbox:
                 headers[path] = ds
             else:
                 unread.append(path)
+        # What was rejected since is not spoken of again, nor is the note: the record knows of no withdrawal.
+        notes = {path: ds for path, ds in headers.items() if ds.SOPClassUID == KeyObjectSelectionDocumentStorage}
+        rejected = {uid for ds in notes.values() for uid in _named(ds)}
+        for path in [path for path, ds in headers.items() if path in notes or str(ds.SOPInstanceUID) in rejected]:
+            del headers[path]
+            unread.append(path)
         revision_of = {
-            str(element.value): int(ds.get("InstanceNumber") or 1)
-            for ds in headers.values()
-            if _is_report(ds)
-            for element in ds.iterall()
-            if element.keyword == "ReferencedSOPInstanceUID"
+            uid: int(ds.get("InstanceNumber") or 1) for ds in headers.values() if _is_report(ds) for uid in _named(ds)
         }
         found = [
             restoring.FoundObject(

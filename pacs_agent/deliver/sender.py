@@ -5,7 +5,7 @@ A destination that cannot be reached never parks an object; one that refuses it 
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 
@@ -22,6 +23,7 @@ from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, associ
 from pacs_agent.deliver.commitment import Commitments
 from pacs_agent.deliver.outbox import Backoff
 from pacs_agent.errors import SHORTAGES
+from pacs_agent.faults import crash_point
 from pacs_agent.record import delivering
 from pacs_agent.record.delivering import Due
 from pacs_agent.record.store import Store
@@ -60,15 +62,24 @@ class Sender:
         store: the record.
         data_dir: what the objects' paths are relative to.
         random: for the jitter.
+        make_notes: makes rejection notes that the destination is to get, called while nothing is on its way there.
     """
 
     def __init__(
-        self, destination: Destination, *, ae_title: str, store: Store, data_dir: Path, random: Random
+        self,
+        destination: Destination,
+        *,
+        ae_title: str,
+        store: Store,
+        data_dir: Path,
+        random: Random,
+        make_notes: Callable[[Destination], None] | None = None,
     ) -> None:
         self._destination = destination
         self._ae_title = ae_title
         self._store = store
         self._data_dir = data_dir
+        self._make_notes = make_notes
         self._backoff = Backoff(destination.retry_seconds, destination.max_retry_seconds, random)
         self._outages = 0  # requests in a row that made no association
         self._broken = 0  # associations in a row that ended without one answer
@@ -89,6 +100,8 @@ class Sender:
         name, stages = self._destination.name, {self._destination.name, self._destination.group}
         delivering.end_leases(self._store, name)  # of a run that the database ended
         while not stop.is_set():
+            if self._make_notes:
+                self._make_notes(self._destination)
             if stages & self._store.paused() or not self._work_once(stop):
                 stop.wait(idle_s)
             elif self._broken >= BROKEN_IN_A_ROW:
@@ -143,6 +156,7 @@ class Sender:
         dues = delivering.claim_due(self._store, name, BATCH, lease_s)
         if not dues:
             return 0
+        crash_point("deliveries claimed")
         with structlog.contextvars.bound_contextvars(destination=name):
             self._deliver(dues, stop)
         return len(dues)
@@ -160,7 +174,7 @@ class Sender:
         elif accepts_nothing(assoc):
             self._reached()
             for due in dues:
-                self._settle(due, SendOutcome("refused", error=NOT_ACCEPTED))
+                self._settle(due, _not_accepted(due))
         else:
             self._out_of_reach(dues, why_not_established(assoc))
 
@@ -217,12 +231,14 @@ class Sender:
             study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid
         ):
             if outcome.kind == "stored":
+                crash_point("object stored")
                 ask_at = None
                 if self._commitments:
                     failures = due.commitment_failures
                     pause_s = self._ask_again_s(failures) if failures else 0.0
                     ask_at = self._store.clock() + timedelta(seconds=pause_s)
                 delivering.mark_delivered(self._store, due, name, outcome.status, ask_at)
+                crash_point("delivery recorded")
                 log.info("object delivered", status=outcome.status)
             elif outcome.kind == "refused":
                 delivering.park(self._store, due, name, outcome.status, outcome.error)
@@ -237,7 +253,7 @@ class Sender:
 
     def _store_one(self, assoc: Association, due: Due) -> SendOutcome:
         if not any(context.abstract_syntax == due.sop_class_uid for context in assoc.accepted_contexts):
-            return SendOutcome("refused", error=NOT_ACCEPTED)
+            return _not_accepted(due)
         try:
             ds = dcmread(self._data_dir / due.path)
         except (*UNREADABLE, RuntimeError) as error:
@@ -249,6 +265,10 @@ class Sender:
         except UNREADABLE as error:
             return unfit(error)
         return _answered(answer.get("Status"), str(answer.get("ErrorComment", "")).strip(), due)
+
+
+def _not_accepted(due: Due) -> SendOutcome:
+    return SendOutcome("refused", error=f"{NOT_ACCEPTED}: {UID(due.sop_class_uid).name}")
 
 
 def _answered(status: int | None, comment: str, due: Due) -> SendOutcome:

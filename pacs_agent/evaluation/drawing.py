@@ -21,7 +21,7 @@ _SIDE: Final = 300  # of a square plot, in units of its own
 _LEFT: Final = 58
 _TOP: Final = 12
 _TICKS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_ROW: Final = 26
+_ROW: Final = 36  # so that a row's two lines stand nearer to each other than to the next row's
 
 
 def roc(report: SiteReport) -> str | None:
@@ -29,7 +29,7 @@ def roc(report: SiteReport) -> str | None:
     auroc = report.overall.figures["auroc"]
     if auroc is None:
         return None
-    marks, legend = [_segment((0, 0), (1, 1), "faint", _DOTTED)], [("text", f"overall {_number(auroc)}")]
+    marks, legend = [_segment((0, 0), (1, 1), "text", _DOTTED)], [("text", f"overall {_number(auroc)}")]
     parts = [cohort for cohort in report.of("body_part") if cohort.figures["auroc"] is not None]
     for cohort, colour in zip(parts, PART_COLOURS, strict=False):
         curve = roc_curve(report.scored.of(report.scored.parts == cohort.name))
@@ -41,6 +41,7 @@ def roc(report: SiteReport) -> str | None:
         x, y = _at(1 - specificity.value, sensitivity.value)
         marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {_fill("text")}/>')
         legend.append(("dot", "at the thresholds"))
+    legend.append(("dotted", "chance"))
     return _square("1 − specificity", "sensitivity", marks, _legend("AUROC", legend), "ROC")
 
 

@@ -17,6 +17,8 @@ WARNING: Final = (
     "works on its own pictures before it goes live, and these figures are of no pictures but those that it judged."
 )
 HOW_TO_READ: Final = (
+    "Known: findings of this model of which the site says normal or abnormal. Undetermined: those of them of which the "
+    "model says neither. Abnormal and normal: what the site says of the rest, which are the cases of the figures.",
     "A case is one part and side of a study of which the site says normal or abnormal, and the model too. What the "
     "model calls undetermined is in no figure: read the share of it first. A model that says little can look good on "
     "the rest.",
@@ -30,6 +32,8 @@ HOW_TO_READ: Final = (
     "Even above that, look at the interval and not at the value.",
     "The cases are those that the site gave a truth for. If they were chosen, so are the figures.",
 )
+
+_ABBREVIATIONS: Final = ("ppv", "auroc", "ece")
 
 
 def figure_cell(cohort: Cohort, name: str) -> str:
@@ -89,9 +93,9 @@ def site_page(report: SiteReport, *, made_at: str, since: str | None) -> str:
         f"<p class=verdict>{escape(WARNING)}</p>",
         *(f"<p>{escape(line)}</p>" for line in summary(report)),
         "<h2>By body part</h2>",
-        _cohorts([report.overall, *report.of("body_part")]),
+        _cohorts("body part", [report.overall, *report.of("body_part")]),
         "<h2>By station</h2>",
-        _cohorts([report.overall, *report.of("station")]),
+        _cohorts("station", [report.overall, *report.of("station")]),
         "<h2>Undetermined, and why</h2>",
     ]
     if report.reasons:
@@ -113,7 +117,7 @@ def site_page(report: SiteReport, *, made_at: str, since: str | None) -> str:
     return _PAGE.replace("@TITLE@", escape(f"{model.name} {model.version}")).replace("@BODY@", "\n".join(body))
 
 
-def _cohorts(cohorts: Sequence[Cohort]) -> str:
+def _cohorts(by: str, cohorts: Sequence[Cohort]) -> str:
     rows = [
         [
             escape(cohort.name), str(cohort.known), str(cohort.undetermined), str(cohort.abnormal), str(cohort.normal),
@@ -121,7 +125,8 @@ def _cohorts(cohorts: Sequence[Cohort]) -> str:
         ]
         for cohort in cohorts
     ]  # fmt: skip
-    return _table(["", "known", "undetermined", "abnormal", "normal", *SITE_FIGURES], rows)
+    names = (name.upper() if name in _ABBREVIATIONS else name for name in SITE_FIGURES)
+    return _table([by, "known", "undetermined", "abnormal", "normal", *names], rows)
 
 
 def _html_figure(text: str) -> str:

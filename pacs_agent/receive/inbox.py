@@ -23,6 +23,7 @@ import structlog
 
 from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
+from pacs_agent.faults import crash_point
 from pacs_agent.receive.dataset import ReceivedDataSet, read_received
 from pacs_agent.receive.part10 import file_head, read_part10
 from pacs_agent.record import receiving
@@ -128,12 +129,16 @@ class Inbox:
         try:
             # Writing waits for the disk and hashing for the processor: neither waits for the other.
             write_synced(temporary, (file_head(facts, calling_ae_title), encoded))
+            crash_point("instance written")
             sha256 = digest.result()
             path = self._root / sha256[:2] / f"{sha256}.dcm"
             with self._spared(path):
                 rename_durably(temporary, path)
+                crash_point("instance named")
                 moment = self._store.clock()
-                return self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
+                outcome = self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
+                crash_point("instance recorded")
+                return outcome
         except OSError as error:
             raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
 

@@ -11,7 +11,16 @@ from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import cancel_superseded
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, finding, further_analysis, instance, report, study
+from pacs_agent.record.tables import (
+    analysis,
+    delivery,
+    finding,
+    further_analysis,
+    instance,
+    rejection_note,
+    report,
+    study,
+)
 
 # By a rejection note; the images of a study that a person withdrew are out as long as it is.
 _IS_REJECTED = and_(instance.c.status == "rejected", func.coalesce(instance.c.reason, "") != WITHDRAWN)
@@ -76,7 +85,9 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
     """The study's reports that a new one replaces, oldest first.
 
     At each destination the latest that it has, and what was offered since and may be there too. What was never offered
-    will not be: the new report supersedes it, and while the study is claimed no sender takes it.
+    will not be: the new report supersedes it, and while the study is claimed no sender takes it. None that a rejection
+    note of ours names: who follows the note shows it no more, and nothing of it is taken over, which is what the
+    sequence says of a predecessor (PS3.3 C.17.2).
     """
     newer, of, by = delivery.alias(), report.alias(), analysis.alias()
     later = (
@@ -95,11 +106,18 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
         .correlate(delivery, analysis)
         .exists()
     )
+    rejected = select(func.max(analysis.c.revision)).join(rejection_note).where(analysis.c.study_id == study_id)
     rows = store.rows(
         select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid)
         .join(analysis, analysis.c.id == report.c.analysis_id)
         .join(delivery, delivery.c.report_id == report.c.id)
-        .where(analysis.c.study_id == study_id, report.c.object == "sr", delivery.c.attempts > 0, ~is_replaced)
+        .where(
+            analysis.c.study_id == study_id,
+            analysis.c.revision > func.coalesce(rejected.scalar_subquery(), 0),
+            report.c.object == "sr",
+            delivery.c.attempts > 0,
+            ~is_replaced,
+        )
         .group_by(report.c.id)
         .order_by(report.c.id)
     )

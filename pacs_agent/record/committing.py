@@ -12,15 +12,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
 
-from pacs_agent.record.delivering import OBJECTS, SUPERSEDED, has_later_revision, is_out_of_reach
+from pacs_agent.record.delivering import NOTE, OBJECTS, SUPERSEDED, has_later_revision, is_out_of_reach
+from pacs_agent.record.rejecting import is_rejected
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, commitment, delivery, report, study
 from pacs_agent.record.times import to_text
 
 TRIES = 5
 """Failed commitments of one object after which it is parked."""
-_CONTENT = ("sr", "capture")
-"""Kinds of objects that a withdrawal takes back: they do not go again after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def expire_requests(store: Store, name: str) -> int:
 def settle_commitment(store: Store, result: CommitmentResult) -> bool:
     """What a destination says of a transaction; whether that is known.
 
-    A late success counts too, when the object has meanwhile been sent and asked for again.
+    A late success counts too, when the object has meanwhile been sent or asked for again.
     """
     with store.write() as connection:
         now = store.clock()
@@ -124,7 +123,7 @@ def settle_commitment(store: Store, result: CommitmentResult) -> bool:
         was_asked = (
             (delivery.c.destination == name)
             & delivery.c.status.concat("").in_(("delivered", "waiting", "parked"))
-            & (is_ours | (delivery.c.commitment_failures > 0))
+            & (is_ours | (delivery.c.commitment_failures > 0) | delivery.c.commitment_due_at.is_not(None))
         )
         for row in _objects(connection, was_asked, result.committed):
             connection.execute(
@@ -140,13 +139,21 @@ def settle_commitment(store: Store, result: CommitmentResult) -> bool:
         return True
 
 
-def forget_requests(store: Store, asking: Collection[str]) -> None:
-    """At start: nothing is asked any more of destinations that are not to commit."""
+def renew_requests(store: Store, asking: Collection[str]) -> None:
+    """At start: what was asked and not answered is asked again, for the answer may have come while nobody listened.
+
+    It is no failure. Of destinations that are not to commit any more nothing is asked.
+    """
     with store.write() as connection:
         connection.execute(
             update(delivery)
             .where(delivery.c.commitment_due_at.is_not(None), delivery.c.destination.not_in(asking))
             .values(transaction_uid=None, commitment_due_at=None)
+        )
+        connection.execute(
+            update(delivery)
+            .where(delivery.c.transaction_uid.is_not(None), delivery.c.commitment_due_at.is_not(None))
+            .values(transaction_uid=None, commitment_due_at=store.now())
         )
 
 
@@ -173,7 +180,11 @@ def _fail(
         failures = row.commitment_failures + 1
         error = f"not committed: {why(row.sop_instance_uid)}"
         values: dict[str, Any] = {"status": "waiting", "next_attempt_at": to_text(now), "commitment_due_at": None}
-        if failures >= TRIES:
+        is_withdrawn = row.object != NOTE and (row.state == "withdrawn" or row.is_rejected)
+        if is_withdrawn and (failures >= TRIES or not ask_again):
+            values |= {"status": "cancelled", "next_attempt_at": None}
+            error = f"withdrawn; {error}"
+        elif failures >= TRIES:
             values |= {"status": "parked", "next_attempt_at": None}
         elif ask_again:
             due_at = to_text(now + timedelta(seconds=ask_again(failures)))
@@ -181,9 +192,6 @@ def _fail(
         elif row.is_replaced:  # never after the report that replaced it
             values |= {"status": "cancelled", "next_attempt_at": None}
             error = f"{SUPERSEDED}; {error}"
-        elif row.state == "withdrawn" and row.object in _CONTENT:
-            values |= {"status": "cancelled", "next_attempt_at": None}
-            error = f"withdrawn; {error}"
         connection.execute(
             update(delivery)
             .where(delivery.c.id == row.id)
@@ -201,7 +209,7 @@ def _objects(connection: Connection, condition: ColumnElement[bool], uids: Colle
         select(
             delivery.c.id, delivery.c.destination, delivery.c.commitment_failures, report.c.object,
             report.c.sop_instance_uid, study.c.study_instance_uid, study.c.state,
-            has_later_revision().label("is_replaced"),
+            has_later_revision().label("is_replaced"), is_rejected().label("is_rejected"),
         )
         .select_from(OBJECTS)
         .where(condition if uids is None else condition & report.c.sop_instance_uid.in_(uids))

@@ -1,11 +1,14 @@
 """A person's word on a study: try it again, let it through, take it back."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
 
 from pacs_agent.record.claiming import tell_receipts
+from pacs_agent.record.delivering import NOTE
 from pacs_agent.record.receiving import WITHDRAWN
+from pacs_agent.record.rejecting import want_notes
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, instance, report, study
 
@@ -57,14 +60,23 @@ def _queue_again(connection: Connection, at: str, study_id: int, study_instance_
     add_event(connection, at, "analyse again", study_instance_uid=study_instance_uid)
 
 
-def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "withdraw"], reason: str | None) -> bool:
+def settle(
+    store: Store,
+    study_instance_uid: str,
+    decision: Literal["accept", "withdraw"],
+    reason: str | None,
+    reject_at: Collection[str] = (),
+) -> bool:
     """A person's word on a study: let a held one through, or take a result back.
 
     A withdrawal cancels what waits, and takes out the images that no analysis has seen. Returns whether anything was
-    decided: not where the study is unknown, withdrawn already, or to be accepted and not held.
+    decided: not where the study is unknown, withdrawn already, or to be accepted and not held. The destinations
+    *reject_at* are to get a rejection note of what they have; that may be decided after the withdrawal too.
     """
     with store.write() as connection:
         row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
+        if row is not None and row.state == "withdrawn" and not row.emptied and reject_at:
+            return want_notes(connection, store.now(), row.id, reason or "", reject_at)
         if (
             row is None
             or (row.state == "withdrawn" and not row.emptied)
@@ -80,7 +92,7 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
                 .where(instance.c.study_id == row.id, instance.c.is_current, instance.c.status == "received")
                 .values(status="rejected", reason=WITHDRAWN)
             )
-            reports = select(report.c.id).join(analysis).where(analysis.c.study_id == row.id)
+            reports = select(report.c.id).join(analysis).where(analysis.c.study_id == row.id, report.c.object != NOTE)
             connection.execute(
                 update(delivery)
                 .where(delivery.c.report_id.in_(reports), delivery.c.status.in_(("waiting", "held", "parked")))
@@ -92,4 +104,6 @@ def settle(store: Store, study_instance_uid: str, decision: Literal["accept", "w
             connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
             study_instance_uid=study_instance_uid, detail=row.reason if decision == "accept" else reason,
         )  # fmt: skip
+        if decision == "withdraw":
+            want_notes(connection, store.now(), row.id, reason or "", reject_at)
         return True

@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, case, delete, func, insert, literal, select, update
 
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, destination, event, report, study
+from pacs_agent.record.tables import analysis, delivery, destination, event, rejection_note, report, study
 from pacs_agent.record.times import to_text
 
+NOTE = "rejection"
+"""The kind of object that takes others back: no hold, no withdrawal and no later revision keeps it from going."""
 LATE = "the time for delivery has passed"
 SUPERSEDED = "superseded by a later revision"
 OBJECTS = (
@@ -82,9 +84,9 @@ def _is_due(name: str, now: str) -> ColumnElement[bool]:
         (delivery.c.destination == name)
         & (delivery.c.status == "waiting")
         & (delivery.c.next_attempt_at <= now)
-        & (study.c.state != "held")
+        & ((study.c.state != "held") | (report.c.object == NOTE))
         # While its study is in the analysis, what was never offered is about to be superseded: `predecessors`.
-        & ((delivery.c.attempts > 0) | func.coalesce(study.c.claimed_until <= now, True))
+        & ((delivery.c.attempts > 0) | func.coalesce(study.c.claimed_until <= now, True) | (report.c.object == NOTE))
         & ~is_out_of_reach(name, now)
         & ~_earlier_waiting().exists()
     )
@@ -118,9 +120,16 @@ def _earlier_waiting() -> Select[tuple[int]]:
 def is_waiting(store: Store, due: Due) -> bool:
     """Whether a claimed object is still to be sent: its study may have been withdrawn or held meanwhile."""
     found = store.rows(
-        select(delivery.c.status, study.c.state).select_from(OBJECTS).where(delivery.c.id == due.delivery_id)
+        select(delivery.c.status, study.c.state, report.c.object)
+        .select_from(OBJECTS)
+        .where(delivery.c.id == due.delivery_id)
     )
-    return bool(found) and found[0].status == "waiting" and found[0].state != "held"
+    return bool(found) and found[0].status == "waiting" and (found[0].state != "held" or found[0].object == NOTE)
+
+
+def may_be_there() -> ColumnElement[bool]:
+    """Whether a destination has an object of a delivery, for all that is known: it took it, or did not answer."""
+    return delivery.c.delivered_at.is_not(None) | (delivery.c.attempts > delivery.c.refused_attempts)
 
 
 def mark_delivered(store: Store, due: Due, name: str, status: str | None, ask_at: datetime | None = None) -> None:
@@ -153,6 +162,9 @@ def mark_delivered(store: Store, due: Due, name: str, status: str | None, ask_at
 def park(store: Store, due: Due, name: str, status: str | None, error: str) -> None:
     """The destination refused it; a person must look, then `retry`."""
     with store.write() as connection:
+        connection.execute(
+            update(delivery).where(delivery.c.id == due.delivery_id).values(refused_attempts=delivery.c.attempts)
+        )
         parked = connection.execute(
             update(delivery)
             .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
@@ -242,13 +254,13 @@ def cancel_superseded(connection: Connection, condition: ColumnElement[bool]) ->
 
 
 def has_later_revision() -> ColumnElement[bool]:
-    """Whether a later revision replaced the object of a delivery."""
+    """Whether a later revision replaced the object of a delivery. Nothing replaces a rejection note."""
     made, of, later = report.alias(), analysis.alias(), analysis.alias()
     return (
         select(made.c.id)
         .join(of, of.c.id == made.c.analysis_id)
         .join(later, (later.c.study_id == of.c.study_id) & (later.c.revision > of.c.revision))
-        .where(made.c.id == delivery.c.report_id)
+        .where(made.c.id == delivery.c.report_id, made.c.object != NOTE)
         .correlate(delivery)
         .exists()
     )
@@ -294,6 +306,11 @@ def forget_destinations(store: Store, configured: Collection[str]) -> int:
         count = connection.execute(
             update(delivery).where(gone).values(status="cancelled", next_attempt_at=None, last_error=why)
         ).rowcount
+        connection.execute(
+            delete(rejection_note).where(
+                rejection_note.c.report_id.is_(None), rejection_note.c.destination.not_in(configured)
+            )
+        )
         connection.execute(delete(destination).where(destination.c.name.not_in(configured)))
         return int(count)
 

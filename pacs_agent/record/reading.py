@@ -132,16 +132,24 @@ WHERE s.study_instance_uid = ? AND i.is_current AND i.status IN ('received', 'an
 """Whose the images of a study are, in the order of its report, which takes each value from the first that has it."""
 
 REPORT_PATH = """
-SELECT r.path FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
+SELECT r.path, a.revision, (SELECT MAX(revision) FROM analysis WHERE study_id = s.id)
+FROM report r JOIN analysis a ON a.id = r.analysis_id JOIN study s ON s.id = a.study_id
 WHERE s.study_instance_uid = ? AND r.object = 'sr' ORDER BY a.revision DESC, r.id LIMIT 1
 """
-"""The latest report of a study; the path is null where retention removed the file."""
+"""The latest report of a study, its revision, the study's latest; no path where retention removed the file."""
 
 COPIES = """
 SELECT DISTINCT destination FROM deliveries
-WHERE study_instance_uid = ? AND status IN ('delivered', 'committed') ORDER BY destination
+WHERE study_instance_uid = ? AND object <> 'rejection' AND status IN ('delivered', 'committed') ORDER BY destination
 """
 """The destinations that have a report of a study."""
+
+NOTES = """
+SELECT n.destination FROM rejection_note n JOIN analysis a ON a.id = n.analysis_id JOIN study s ON s.id = a.study_id
+WHERE s.study_instance_uid = ? AND a.revision = (SELECT MAX(revision) FROM analysis WHERE study_id = s.id)
+ORDER BY n.destination
+"""
+"""The destinations that get, or got, a rejection note of the latest revision of a study."""
 
 QUEUES = """
 SELECT queue, destination, status, COUNT(*) AS depth, MIN(since) AS oldest FROM (

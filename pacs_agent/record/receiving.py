@@ -126,6 +126,7 @@ UPDATE instance SET status = 'rejected', reason = :reason, body_part = NULL, bod
 WHERE study_id = :id AND is_current AND status IN ('received', 'analysed', 'unsupported', 'failed')
   AND sop_instance_uid IN (SELECT sop_instance_uid FROM rejection WHERE study_instance_uid = :study_instance_uid)
 """
+_IS_OURS = "SELECT 1 FROM report WHERE sop_instance_uid = ?"
 _LEFT = """
 SELECT count(*) FROM instance WHERE study_id = ? AND is_current AND status IN ('received', 'analysed', 'failed')
 """
@@ -135,15 +136,18 @@ UPDATE study SET state = 'withdrawn', emptied = 1, reason = ?, claimed_until = N
 """
 _CANCEL = """
 UPDATE delivery SET status = 'cancelled', next_attempt_at = NULL, last_error = ?
-WHERE status IN ('waiting', 'held', 'parked')
-  AND report_id IN (SELECT r.id FROM report r JOIN analysis a ON a.id = r.analysis_id WHERE a.study_id = ?)
+WHERE status IN ('waiting', 'held', 'parked') AND report_id IN (
+  SELECT r.id FROM report r JOIN analysis a ON a.id = r.analysis_id WHERE a.study_id = ? AND r.object <> 'rejection'
+)
 """
+# What we made says whose it was then; it comes back from a PACS that forwards it.
 _SAID = """
 SELECT DISTINCT json_extract(facts, '$.patient_id') AS patient_id,
   json_extract(facts, '$.issuer_of_patient_id') AS issuer_of_patient_id,
   json_extract(facts, '$.patient_birth_date') AS patient_birth_date,
   json_extract(facts, '$.accession_number') AS accession_number
 FROM instance WHERE study_id = ? AND is_current AND status <> 'rejected'
+  AND NOT EXISTS (SELECT 1 FROM report r WHERE r.sop_instance_uid = instance.sop_instance_uid)
 """
 
 
@@ -254,7 +258,8 @@ def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     if replaced is not None and has_moved:
         left = connection.execute(_STUDY, (replaced["study_instance_uid"],)).fetchone()
         _settle_identity(connection, left, receipt.received_at)
-    if receipt.facts.rejects:
+    # Our own note comes back from a PACS that forwards it: it speaks of our objects, and has done its work.
+    if receipt.facts.rejects and not connection.execute(_IS_OURS, (uid,)).fetchone():
         _reject(connection, receipt)
     return "revision" if earlier else "new"
 

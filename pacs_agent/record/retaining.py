@@ -14,6 +14,7 @@ from pacs_agent.record.tables import (
     further_finding,
     instance,
     rejection,
+    rejection_note,
     report,
     site_truth,
     study,
@@ -31,7 +32,7 @@ def _unfinished_reports() -> Select[tuple[int]]:
 
 
 def _unfinished_studies() -> CompoundSelect[int]:
-    """Studies whose objects are on their way or wait for a person, or that a further bundle has not seen yet.
+    """Studies whose objects are on their way or wait for a person, or that a further bundle or a note waits for.
 
     Not those whose objects a silent destination holds: nobody wants them until `release`, and nobody may ever say it.
     """
@@ -41,7 +42,10 @@ def _unfinished_studies() -> CompoundSelect[int]:
         .join(report, report.c.analysis_id == analysis.c.id)
         .join(delivery, delivery.c.report_id == report.c.id)
         .where(on_its_way)
-        .union(select(further_analysis.c.study_id).where(further_analysis.c.state == "waiting"))
+        .union(
+            select(further_analysis.c.study_id).where(further_analysis.c.state == "waiting"),
+            select(analysis.c.study_id).join(rejection_note).where(rejection_note.c.report_id.is_(None)),
+        )
     )
 
 
@@ -108,6 +112,7 @@ def _forget_some(store: Store, before: str) -> int:
         for row in rows:
             analyses = select(analysis.c.id).where(analysis.c.study_id == row.id)
             reports = select(report.c.id).where(report.c.analysis_id.in_(analyses))
+            connection.execute(delete(rejection_note).where(rejection_note.c.analysis_id.in_(analyses)))
             connection.execute(delete(delivery).where(delivery.c.report_id.in_(reports)))
             connection.execute(delete(report).where(report.c.analysis_id.in_(analyses)))
             connection.execute(delete(finding).where(finding.c.analysis_id.in_(analyses)))

@@ -124,7 +124,7 @@ report = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("analysis_id", ForeignKey("analysis.id"), nullable=False, index=True),
-    Column("object", Text, nullable=False, comment="sr | capture"),
+    Column("object", Text, nullable=False, comment="sr | capture | rejection"),
     Column("sop_class_uid", Text, nullable=False),
     Column("sop_instance_uid", Text, nullable=False, unique=True),
     Column("series_instance_uid", Text, nullable=False),
@@ -150,6 +150,14 @@ delivery = Table(
     Column("transaction_uid", Text),
     Column("commitment_due_at", Text, comment="null: nothing is to be asked"),
     Column("commitment_failures", Integer, nullable=False, default=0, server_default="0"),
+    Column(
+        "refused_attempts",
+        Integer,
+        nullable=False,
+        default=0,
+        server_default="0",
+        comment="attempts at the last refusal: of further ones nobody knows that they failed",
+    ),
     UniqueConstraint("report_id", "destination"),
 )
 Index("delivery_by_commitment", delivery.c.destination, delivery.c.commitment_due_at)
@@ -252,6 +260,19 @@ site_truth = Table(
     Column("imported_at", Text, nullable=False),
     UniqueConstraint("study_id", "body_part", "laterality"),
 )
+
+# A destination is to be told that what it has of a study is withdrawn; the daemon makes the note.
+rejection_note = Table(
+    "rejection_note",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("analysis_id", ForeignKey("analysis.id"), nullable=False, comment="the latest that is withdrawn"),
+    Column("destination", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("report_id", ForeignKey("report.id"), comment="the note; null until it is made"),
+    UniqueConstraint("analysis_id", "destination"),
+)
+Index("rejection_note_in_turn", rejection_note.c.destination, rejection_note.c.report_id)
 
 installation = Table(
     "installation",

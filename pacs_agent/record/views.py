@@ -1,6 +1,9 @@
 """The views: the public face of the database. Their columns are a promise; docs/sql.md tells what they mean."""
 
-_OBJECTS = "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id"
+# A rejection note is no result.
+_OBJECTS = (
+    "FROM report o LEFT JOIN delivery d ON d.report_id = o.id WHERE o.analysis_id = a.id AND o.object <> 'rejection'"
+)
 
 # Held because its time has passed: it was wanted, and is not there. A silent one has no error.
 _IS_LATE = "(d.status = 'held' AND d.last_error IS NOT NULL)"
@@ -25,8 +28,10 @@ CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
   SELECT CASE
     WHEN COUNT(d.id) = 0 THEN 'no destination is configured'
     WHEN SUM(d.status = 'parked')
-      THEN 'parked at '
-           || GROUP_CONCAT(CASE WHEN d.status = 'parked' THEN d.destination || ': ' || d.last_error END, ', ')
+      -- of DISTINCT ones SQLite sets a comma between, and nothing else
+      THEN 'parked at' || GROUP_CONCAT(
+        DISTINCT CASE WHEN d.status = 'parked' THEN ' ' || d.destination || ': ' || d.last_error END
+      )
     WHEN SUM({_IS_LATE})
       THEN 'held at ' || GROUP_CONCAT(CASE WHEN {_IS_LATE} THEN d.destination END, ', ') || ': '
            || MAX(CASE WHEN {_IS_LATE} THEN d.last_error END) || '; `pacs-agent release` sends it'

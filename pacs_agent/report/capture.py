@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.report import codes
-from pacs_agent.report.content import Equipment, algorithm_version, group_name
+from pacs_agent.report.content import Equipment, algorithm_version, group_name, percent
 from pacs_agent.report.legal import legal_value
 from pacs_agent.report.signature import ReportIdentity, local_time, sign
 
@@ -129,4 +129,4 @@ def _code(code: Code) -> Dataset:
 
 
 def _percent(probability: float | None) -> str:
-    return "unknown" if probability is None else f"{100 * probability:.1f} %"
+    return "unknown" if probability is None else f"{percent(probability):.1f} %"

@@ -89,3 +89,6 @@ DERIVATIONS = (
     Code("113085", "DCM", "Spatial resampling"),
     Code("113042", "DCM", "Pixel by pixel addition"),
 )
+
+# The title of a rejection note, PS3.16 CID 7011: what it names is not to be shown (IHE IOCM)
+REJECTED_FOR_QUALITY_REASONS = Code("113001", "DCM", "Rejected for Quality Reasons")

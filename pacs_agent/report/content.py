@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pacs_agent.analyse.finding import Finding, FindingValue, ImageOutcome, ModelIdentity
+from pacs_agent.analyse.finding import Finding, FindingValue, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.report import codes
 from pacs_agent.report.legal import legal_items
 from pacs_agent.report.library import image_library
@@ -57,6 +57,19 @@ class Equipment:
     model_name: str = "pacs-agent"
 
 
+def device_observer(equipment: Equipment) -> hd_sr.ObserverContext:
+    """This installation as the observer of a document, TID 1001 and 1004."""
+    return hd_sr.ObserverContext(
+        observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
+        observer_identifying_attributes=hd_sr.DeviceObserverIdentifyingAttributes(
+            uid=equipment.device_uid,
+            name=equipment.station_name,
+            manufacturer_name=equipment.manufacturer,
+            model_name=equipment.model_name,
+        ),
+    )
+
+
 def measurement_report(
     findings: Sequence[Finding],
     images: Mapping[str, Dataset],
@@ -64,6 +77,7 @@ def measurement_report(
     equipment: Equipment,
     root_uid: str,
     captures: Mapping[str, CaptureReference | str],
+    left_out: Sequence[LeftOut] = (),
 ) -> hd_sr.MeasurementReport:
     """The content tree.
 
@@ -74,18 +88,10 @@ def measurement_report(
         equipment: who observed.
         root_uid: SOP Instance UID of the report; the tracking UIDs derive from it.
         captures: by SOP Instance UID of the image its heat map, or why there is none.
+        left_out: images of the study that the findings do not speak of.
     """
-    observer = hd_sr.ObserverContext(
-        observer_type=hd_sr.CodedConcept.from_code(codes.DEVICE),
-        observer_identifying_attributes=hd_sr.DeviceObserverIdentifyingAttributes(
-            uid=equipment.device_uid,
-            name=equipment.station_name,
-            manufacturer_name=equipment.manufacturer,
-            model_name=equipment.model_name,
-        ),
-    )
     report = hd_sr.MeasurementReport(
-        observation_context=hd_sr.ObservationContext(observer_device_context=observer),
+        observation_context=hd_sr.ObservationContext(observer_device_context=device_observer(equipment)),
         procedure_reported=_procedures(images.values()),
         imaging_measurements=[
             group
@@ -98,7 +104,9 @@ def measurement_report(
     # TID 1500 row 5 stands before the measurements, row 12 after them.
     content.insert(len(content) - 1, image_library(images.values()))
     evaluations = hd_sr.ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=CONTAINS)
-    evaluations.ContentSequence = hd_sr.ContentSequence([_comment(DISCLAIMER)])
+    evaluations.ContentSequence = hd_sr.ContentSequence(
+        [_comment(text) for text in (DISCLAIMER, *map(_left_out, left_out))]
+    )
     content.append(evaluations)
     return report
 
@@ -107,6 +115,11 @@ def group_name(finding: Finding) -> str:
     """What a person calls the group: `wrist, right`."""
     part = finding.body_part or "body part not determined"
     return f"{part}, {_SIDES[finding.laterality]}" if finding.laterality else part
+
+
+def percent(probability: float) -> float:
+    """As every object states it, and each text rounds it: to two decimals."""
+    return round(100 * probability, 2)
 
 
 def algorithm_version(model: ModelIdentity) -> str:
@@ -216,6 +229,12 @@ def _comments(finding: Finding) -> list[str]:
     return texts
 
 
+def _left_out(images: LeftOut) -> str:
+    kind = f" of the {images.body_part}" if images.body_part else ""
+    count = f"1 image{kind} is" if images.image_count == 1 else f"{images.image_count} images{kind} are"
+    return _sentence(f"{count} not in this report: {images.reason}")
+
+
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:].rstrip(". ") + "."
 
@@ -230,7 +249,7 @@ def _sites(finding: Finding) -> list[hd_sr.FindingSite] | None:
 def _probability(probability: float, model: ModelIdentity) -> hd_sr.Measurement:
     """TID 300: in percent, to two decimals; the name claims a probability only of a calibrated model."""
     name = codes.PROBABILITY if model.calibrated else codes.CERTAINTY_OF_FINDING
-    return hd_sr.Measurement(name=name, value=round(100 * probability, 2), unit=codes.PERCENT)
+    return hd_sr.Measurement(name=name, value=percent(probability), unit=codes.PERCENT)
 
 
 def _comment(text: str) -> hd_sr.TextContentItem:

@@ -56,15 +56,23 @@ def local_time(identity: ReportIdentity, sources: Sequence[Dataset]) -> datetime
 
 
 def sign(
-    ds: Dataset, sources: Sequence[Dataset], model: ModelIdentity, equipment: Equipment, created_at: datetime
+    ds: Dataset, sources: Sequence[Dataset], by: ModelIdentity | str, equipment: Equipment, created_at: datetime
 ) -> None:
-    """Put patient, study, equipment, time, character set and implementation into *ds*, which has its file meta."""
+    """Put patient, study, equipment, time, character set and implementation into *ds*, which has its file meta.
+
+    Args:
+        ds: says its own already.
+        sources: headers.
+        by: which model spoke; or, where none did, what was done.
+        equipment: this installation.
+        created_at: as `local_time` gives it.
+    """
     ds.ContentDate, ds.ContentTime = DA(created_at.date()), TM(created_at.time())
     ds.InstanceCreationDate, ds.InstanceCreationTime = ds.ContentDate, ds.ContentTime
     ds.Manufacturer, ds.ManufacturerModelName = equipment.manufacturer, equipment.model_name
     ds.SoftwareVersions = equipment.software_version
     ds.StationName = equipment.station_name
-    ds.ContributingEquipmentSequence = [_contribution(model, equipment, created_at)]
+    ds.ContributingEquipmentSequence = [_contribution(by, equipment, created_at)]
     ds.ReferencedPerformedProcedureStepSequence = performed_procedure_steps(sources)
     copy_patient_and_study(ds, sources)
     settle_character_set(ds, character_set(sources))
@@ -80,15 +88,16 @@ def encode_part10(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _contribution(model: ModelIdentity, equipment: Equipment, created_at: datetime) -> hd.ContributingEquipment:
+def _contribution(by: ModelIdentity | str, equipment: Equipment, created_at: datetime) -> hd.ContributingEquipment:
     """PS3.3 C.12.1.1.5: what processed the images, with which model, and when (with the offset from UTC)."""
+    description = by if isinstance(by, str) else f"AI analysis by {by.name} {algorithm_version(by)}"
     item = hd.ContributingEquipment(
         manufacturer=equipment.manufacturer,
         purpose_of_reference=codes.PROCESSING_EQUIPMENT,
         manufacturer_model_name=equipment.model_name,
         software_versions=equipment.software_version,
         station_name=equipment.station_name,
-        contribution_description=f"AI analysis by {model.name} {algorithm_version(model)}",
+        contribution_description=description,
     )
     item.DeviceUID = equipment.device_uid
     item.ContributionDateTime = DT(f"{created_at:%Y%m%d%H%M%S.%f%z}")

@@ -14,7 +14,7 @@ import highdicom.sr as hd_sr
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
 
-from pacs_agent.analyse.finding import Finding, ModelIdentity
+from pacs_agent.analyse.finding import Finding, LeftOut, ModelIdentity
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.content import CaptureReference, Equipment, measurement_report
@@ -68,6 +68,7 @@ def structured_report(
     *,
     predecessors: Sequence[Predecessor] = (),
     captures: Mapping[str, CaptureReference | str] | None = None,
+    left_out: Sequence[LeftOut] = (),
     sr_class: SrClass = "comprehensive3d",
 ) -> Dataset:
     """One report of a study and revision with all its findings.
@@ -80,6 +81,7 @@ def structured_report(
         identity: the UIDs, the revision and the time given to it.
         predecessors: earlier reports that this one replaces.
         captures: by SOP Instance UID of the image its heat map, or why there is none.
+        left_out: images of the study that the findings do not speak of; it says so of them.
         sr_class: the plainer classes hold the same content.
 
     Raises:
@@ -90,11 +92,13 @@ def structured_report(
     created_at = local_time(identity, ordered)
     captures = captures or {}
     made = [each for each in captures.values() if isinstance(each, CaptureReference)]
-    partial = [finding for finding in findings if finding.images_analysed < finding.image_count]
+    total = sum(f.image_count for f in findings) + sum(images.image_count for images in left_out if images.body_part)
+    analysed = sum(finding.images_analysed for finding in findings)
+    content = measurement_report(findings, images, model, equipment, identity.sop_instance_uid, captures, left_out)
     ds: Dataset = _CONSTRUCTORS[sr_class](
         # References only: highdicom reads names, dates and character sets of its evidence and stops at odd ones.
         evidence=[*map(_reference, ordered), *(_capture_reference(each, ordered[0]) for each in made)],
-        content=measurement_report(findings, images, model, equipment, identity.sop_instance_uid, captures)[0],
+        content=content[0],
         series_instance_uid=identity.series_instance_uid,
         series_number=SERIES_NUMBER,
         series_description=SERIES_DESCRIPTION,
@@ -105,15 +109,14 @@ def structured_report(
         software_versions=equipment.software_version,
         content_date=created_at.date(),
         content_time=created_at.time(),
-        is_complete=not partial,
+        is_complete=analysed == total,
         is_final=False,
         is_verified=False,
         requested_procedures=requests(ordered) or None,
         previous_versions=[_document(predecessor) for predecessor in predecessors] or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    if partial:
-        total, analysed = (sum(getattr(f, name) for f in findings) for name in ("image_count", "images_analysed"))
+    if analysed < total:
         ds.CompletionFlagDescription = f"{analysed} of {total} images analysed"
     sign(ds, ordered, model, equipment, created_at)
     return ds

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.report import codes
 
-WIDTH = 96  # columns
+WIDTH = 100  # columns
 _NORMALITIES = {code.value: word for word, code in codes.NORMALITIES.items()}
 
 
@@ -40,12 +40,13 @@ def report_text(ds: Dataset) -> str:
     lines.append("")
     lines += [f"{label:<9}{value}" for label, value in _heading(ds, groups) if value]
     views = _views(ds)
+    differ = len(set(map(_threshold, groups))) > 1
     for group in groups:
         name = _first_text(group, codes.TRACKING_IDENTIFIER)
         if ": image " in name:
-            lines.append(_image_line(group, name, views))
+            lines += wrap(_image_line(group, name, views), WIDTH, subsequent_indent=" " * 12)
         else:
-            lines += _finding_lines(group, name)
+            lines += _finding_lines(group, name, _threshold(group) if differ else "")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -79,13 +80,14 @@ def _heading(ds: Dataset, groups: list[Dataset]) -> Iterator[tuple[str, str]]:
         ),
     )
     if groups:
-        threshold = _first_text(groups[0], codes.ALGORITHM_PARAMETERS).replace("=", " ")
+        thresholds = set(map(_threshold, groups))
         model = f"{_first_text(groups[0], codes.ALGORITHM_NAME)} {_first_text(groups[0], codes.ALGORITHM_VERSION)}"
-        yield "Model", _joined(model, threshold)
+        # Of parts with thresholds of their own each finding says its own.
+        yield "Model", _joined(model, thresholds.pop() if len(thresholds) == 1 else "")
 
 
-def _finding_lines(group: Dataset, name: str) -> list[str]:
-    result = _joined(_normality(group).upper(), _percent(group), mark="   ")
+def _finding_lines(group: Dataset, name: str, threshold: str) -> list[str]:
+    result = _joined(_normality(group).upper(), _percent(group), threshold, mark="   ")
     lines = ["", f"{name[:1].upper()}{name[1:]}: {result}"]
     for comment in _texts(group, codes.COMMENT):
         lines += wrap(comment, WIDTH, initial_indent="  ", subsequent_indent="    ")
@@ -106,6 +108,10 @@ def _image_line(group: Dataset, name: str, views: dict[str, str]) -> str:
     heat_map = "heat map" if any(True for _ in _children(group, codes.VISUAL_EXPLANATION)) else ""
     says = _joined(_percent(group), heat_map, *_texts(group, codes.COMMENT), mark=" ")
     return f"  image {number:<3} {views.get(uid, ''):<18} {_normality(group):<13} {says}"
+
+
+def _threshold(group: Dataset) -> str:
+    return _first_text(group, codes.ALGORITHM_PARAMETERS).replace("=", " ")
 
 
 def _views(ds: Dataset) -> dict[str, str]:

@@ -56,7 +56,8 @@ def test_orthanc_commits(daemon: DaemonProcess, tmp_path: Path) -> None:
     row = delivery(daemon, study, "committed")
     assert row["committed_at"] >= row["delivered_at"]
     assert (row["attempts"], row["last_status"], row["last_error"]) == (1, "0000", None)
-    assert daemon.sql("SELECT status FROM results") == [{"status": "delivered"}]
+    sql = "SELECT status FROM results"  # the folder may still be at it
+    wait_for(lambda: daemon.sql(sql) == [{"status": "delivered"}], 30, "the folder's copy")
     [story] = json.loads(daemon.run("show", study, "--json").stdout)
     assert {"delivered", "committed"} <= {event["event"] for event in story["history"]}
 

@@ -89,9 +89,7 @@ def daemon(request: pytest.FixtureRequest, tmp_path: Path, orthanc: Orthanc) -> 
         more.write(f'[[destination]]\nname = "rude"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {rude.port}\n')
     rude.answer = refuse
     rude.start(Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
-    running = DaemonProcess(
-        config, port, arguments=arguments, umask=0, environment=os.environ | {"TMPDIR": str(tmp_path / "tmp")}
-    )
+    running = DaemonProcess(config, port, arguments=arguments, umask=0, environment={"TMPDIR": str(tmp_path / "tmp")})
     running.start()
     yield running
     if running.process and running.process.poll() is None:

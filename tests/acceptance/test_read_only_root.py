@@ -29,7 +29,7 @@ def test_what_is_written_is_data_or_temporary(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(NOTING)
     paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
+    environment = {
         "PYTHONPATH": os.pathsep.join(paths),
         "NOTES": str(notes),
         "TMPDIR": str(tmp_path / "tmp"),

@@ -150,9 +150,38 @@ def test_withdraw_says_where_a_copy_is(run: Run, told: Store) -> None:
     code, out, _ = run("withdraw", STUDY, "--reason", "wrong patient")
     assert (code, out.splitlines()) == (
         0,
-        [f"{STUDY} is withdrawn", "a copy is already at pacs: withdraw does not take it back there"],
+        [f"{STUDY} is withdrawn", "a copy is already at pacs: it must be removed there"],
     )
     assert run("withdraw", "1.9", "--reason", "x") == (1, "", "1.9 is not known\n")
+
+
+@pytest.mark.parametrize("mode", ["live", "silent"])
+def test_withdraw_with_a_rejection_note(run: Run, told: Store, tmp_path: Path, mode: str) -> None:
+    """Before or after the withdrawal it can be said, once; who gets one is told, and what a note cannot reach."""
+    delivering.destinations_since(told, ["pacs", "gone"])
+    (tmp_path / "pacs-agent.toml").write_text(
+        f'[[destination]]\nname = "pacs"\nae_title = "P"\nhost = "h"\nport = 1\nmode = "{mode}"'
+    )
+    with told.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO delivery (report_id, destination, status, attempts, delivered_at) "
+            "VALUES (1, 'gone', 'delivered', 1, '2026-01-05T10:00:00.000Z')"
+        )
+    code, out, _ = run("withdraw", STUDY, "--reason", "wrong patient")
+    gone = "a copy is already at gone: it must be removed there"
+    assert (code, out.splitlines()) == (
+        0,
+        [f"{STUDY} is withdrawn", gone, "a copy is already at pacs: --reject sends a rejection note of it"],
+    )
+    code, out, _ = run("withdraw", STUDY, "--reason", "wrong patient", "--reject")
+    held = ", held until `release`" if mode == "silent" else ""
+    assert (code, out.splitlines()) == (
+        0,
+        [f"{STUDY} is withdrawn", f"pacs gets a rejection note of what it has{held}", gone],
+    )
+    code, _, err = run("withdraw", STUDY, "--reason", "wrong patient", "--reject")
+    assert (code, "no destination has anything that no rejection note names" in err) == (1, True)
+    assert "pacs: wrong patient" in run("show", STUDY)[1].partition("History")[2]
 
 
 def test_withdraw_before_delivery(run: Run, store: Store) -> None:
@@ -302,6 +331,30 @@ def test_send_to_nobody_and_to_one_who_rejects(run: Run, make_listener: Callable
     code, out, err = run("send", "study", "--to", f"OTHER@127.0.0.1:{make_listener().port}", "--json")
     assert (code, json.loads(out)["stored"], err.splitlines()[-1].split()[0]) == (1, 0, "pacs-agent:")
     assert "rejected" in json.loads(out)["failure"]
+
+
+def test_check_says_what_to_do_without_heat_maps(run: Run, tmp_path: Path) -> None:
+    """A PACS that takes reports and no pictures: one failed line, which names the setting that leaves them out."""
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context(Verification)
+    ae.add_supported_context(Comprehensive3DSRStorage)
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    settings = tmp_path / "pacs-agent.toml"
+    settings.write_text(
+        '[listener]\nport = 0\n[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\n'
+        f"port = {server.server_address[1]}\n"
+    )
+    try:
+        code, out, _ = run("check")
+        settings.write_text(settings.read_text() + 'objects = ["sr"]\n')
+        again = run("check")[0]
+    finally:
+        server.shutdown()
+    assert (code, again) == (1, 0)
+    assert [line for line in out.splitlines() if line.startswith("FAIL")] == [
+        "FAIL destination pacs: capture: Secondary Capture Image Storage: the destination does not accept this SOP "
+        'class; objects = ["sr"] at this destination sends no heat maps there'
+    ]
 
 
 @pytest.mark.parametrize("accepts_sr", [True, False])

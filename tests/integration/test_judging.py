@@ -311,6 +311,7 @@ def test_site_report_judges_the_model_by_the_truth(run: Run, record: Record, tru
     assert "its results must not influence care" in page
     assert "before it goes live" in page
     assert page.count("<svg") == 4
+    assert all(word in page for word in ("<th>body part</th>", "<th>station</th>", "<th>PPV</th>", ">chance</text>"))
     assert not re.search(r"P-1\.4|A-1\.4|1\.4\.\d", page)
     assert not re.search(r"<script|(?:src|href)=|url\(", page)
     table = run("site-report")[1]

@@ -65,7 +65,7 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnalysisP
     process.stop()
 
 
-def station(store: Store, process: Any, make_reports: Callable[..., Any] = lambda claim, findings: []) -> Any:
+def station(store: Store, process: Any, make_reports: Callable[..., Any] = lambda claim, findings, left_out: []) -> Any:
     return AnalysisStation(
         store=store,
         data_dir=store.path.parent,
@@ -120,7 +120,7 @@ def test_full_disk_is_waited_for_and_a_missing_file_is_not(
     (tmp_path / "device-is-back").touch()
     tries = []
 
-    def make_reports(claim: Any, findings: Any) -> list[Any]:
+    def make_reports(claim: Any, findings: Any, left_out: Any) -> list[Any]:
         tries.append(claim)
         if len(tries) == 1:
             raise OSError(number, "no")

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from pacs_agent.receive.inbox import Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import deciding, delivering, retaining
-from pacs_agent.record.committing import TRIES, settle_commitment
+from pacs_agent.record.committing import TRIES, CommitmentResult, renew_requests, settle_commitment
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 from pacs_agent.settings import Listener as ListenerSettings
@@ -137,6 +137,33 @@ def test_word_before_the_response(archive: Archive) -> None:
     assert query(archive.delivery.store.path, "SELECT status FROM results").rows == (("delivered",),)
     archive.delivery.tick(100_000)
     assert archive.ask() == 0
+
+
+def test_asked_again_after_a_start(archive: Archive) -> None:
+    """A start asks anew for what was not answered, which is no failure; a late word on the first request counts."""
+    uid = archive.delivery.put(1)
+    assert archive.ask() == 1
+    renew_requests(archive.delivery.store, [archive.delivery.destination.name])
+    assert archive.ask() == 1
+    assert [uids for _, uids in archive.asked] == [[uid], [uid]]
+    assert archive.asked[0][0] != archive.asked[1][0]
+    [row] = archive.delivery.rows()
+    assert (row["status"], row["attempts"], row["last_error"]) == ("delivered", 1, None)
+    settle_commitment(archive.delivery.store, CommitmentResult(archive.asked[0][0], frozenset([uid]), {}))
+    assert archive.statuses() == ["committed"]
+
+
+def test_nothing_is_asked_of_one_that_is_not_to_commit_any_more(archive: Archive) -> None:
+    """Neither what was never asked for, nor what was not answered; it stays delivered."""
+    archive.delivery.put(1)
+    assert archive.ask() == 1
+    archive.delivery.put(2)
+    archive.delivery.send()
+    renew_requests(archive.delivery.store, [])
+    archive.delivery.tick(WAIT_S + 1)
+    assert archive.ask() == 0
+    assert len(archive.asked) == 1
+    assert archive.statuses() == ["delivered", "delivered"]
 
 
 def test_word_after_the_response(archive: Archive) -> None:

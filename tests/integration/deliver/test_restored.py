@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+)
 from records import Record
 from sqlalchemy import update
 
@@ -36,6 +41,11 @@ def outbox(data_dir: Path, record: Record) -> Outbox:
     return Outbox(data_dir, record, (PACS,), {"pacs": "2026-01-01T00:00:00.000Z"})
 
 
+CLASSES = {
+    "sr": Comprehensive3DSRStorage,
+    "capture": SecondaryCaptureImageStorage,
+    "note": KeyObjectSelectionDocumentStorage,
+}
 Put = Callable[..., str]
 
 
@@ -43,9 +53,9 @@ Put = Callable[..., str]
 def put(outbox: Outbox, tmp_path: Path) -> Put:
     """Lays an object into the outbox; its path."""
 
-    def lay(uid: str, *, study_uid: str = "1.4", number: int = 1, capture: bool = False, names: str = "") -> str:
+    def lay(uid: str, kind: str = "sr", *, study_uid: str = "1.4", number: int = 1, names: str = "") -> str:
         ds = Dataset()
-        ds.SOPClassUID = SecondaryCaptureImageStorage if capture else Comprehensive3DSRStorage
+        ds.SOPClassUID = CLASSES[kind]
         ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = uid, study_uid, f"{uid}.1"
         ds.InstanceNumber = number
         if names:
@@ -71,7 +81,7 @@ def test_any_other_day_it_is_a_leftover(outbox: Outbox, put: Put, data_dir: Path
 def test_report_and_its_heat_maps_are_one_revision_again(record: Record, outbox: Outbox, put: Put) -> None:
     """After those that are known; the study is analysed again, and its next report names both predecessors."""
     put("7.1", number=2, names="7.2")
-    put("7.2", capture=True, number=1)  # of the report that names it, whatever its own number
+    put("7.2", "capture", number=1)  # of the report that names it, whatever its own number
     put("7.3", number=3)
     assert outbox.adopt() == (3, 0)
     rows = record.select(
@@ -133,6 +143,16 @@ def test_what_is_no_object_of_a_known_study_is_set_aside(outbox: Outbox, put: Pu
     (data_dir / "outbox" / "7.3.dcm").write_bytes(b"\0" * 128 + b"DICM")
     assert outbox.adopt() == (0, 3)
     assert len(list((data_dir / "set-aside").iterdir())) == 3
+
+
+def test_what_was_rejected_since_is_set_aside(record: Record, outbox: Outbox, put: Put, data_dir: Path) -> None:
+    """With its note: no later report names it as a predecessor."""
+    put("7.1", number=2)
+    put("7.2", "note", names="7.1")
+    put("7.3", number=3)
+    assert outbox.adopt() == (1, 2)
+    assert sorted(path.name for path in (data_dir / "set-aside").iterdir()) == ["7.1.dcm", "7.2.dcm"]
+    assert {row.sop_instance_uid for row in analysing.predecessors(record, 1)} == {"9.1.1", "7.3"}
 
 
 def test_images_that_retention_removed_are_not_missing(record: Record, data_dir: Path) -> None:

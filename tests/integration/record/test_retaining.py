@@ -192,3 +192,18 @@ def test_study_that_a_further_bundle_waits_for_keeps_its_instances(record: Recor
         connection.exec_driver_sql("UPDATE instance SET path = 'inbox/1'")
         connection.exec_driver_sql("UPDATE further_analysis SET state = 'failed'")
     assert retaining.forget_instances(record, record.now()) == ["inbox/1"]
+
+
+def test_study_whose_rejection_note_is_not_made_keeps_everything(record: Record) -> None:
+    """The note names what a destination has; where it is made, its delivery counts as any other."""
+    finished(record, 1, "1.4.1", "delivered")
+    with record.write() as connection:
+        connection.exec_driver_sql("UPDATE study SET state = 'withdrawn'")
+        connection.exec_driver_sql(
+            "INSERT INTO rejection_note (analysis_id, destination, reason) VALUES (1, 'p', 'why')"
+        )
+    record.tick(1)
+    assert retaining.forget_instances(record, record.now()) == []
+    with record.write() as connection:
+        connection.exec_driver_sql("UPDATE rejection_note SET report_id = 1")
+    assert retaining.forget_instances(record, record.now()) == ["inbox/1"]

@@ -16,6 +16,7 @@ from pacs_agent.receive.contexts import (
 )
 from pacs_agent.report.capture import CAPTURE_CLASS
 from pacs_agent.report.codes import BODY_PARTS
+from pacs_agent.report.rejection import NOTE_CLASS
 from pacs_agent.report.sr import SR_CLASSES
 
 PAGE = Path(__file__).parents[3] / "docs" / "conformance.md"
@@ -81,11 +82,11 @@ def test_statuses_of_the_scu() -> None:
 
 
 def test_classes_of_the_scu() -> None:
-    """The statement names the SR classes that a destination can be sent, and that of heat maps."""
+    """The statement names the SR classes that a destination can be sent, that of heat maps and that of notes."""
     stated = {
         row[0].removeprefix("report, ").split(" (")[0]: row[2] for row in _table("SOP classes of the Storage SCU")
     }
-    assert stated == {**SR_CLASSES, "heat map": CAPTURE_CLASS}
+    assert stated == {**SR_CLASSES, "heat map": CAPTURE_CLASS, "rejection note": NOTE_CLASS}
 
 
 def test_body_part_codes() -> None:

@@ -1,5 +1,6 @@
 """The report as plain text: what a person reads in a terminal."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -105,6 +106,22 @@ def test_lines_fit_a_terminal() -> None:
     lines = report_text(report(unsure)).splitlines()
     assert max(map(len, lines)) <= WIDTH
     assert any(line.startswith("Body part not determined: UNDETERMINED") for line in lines)
+
+
+def test_parts_say_their_own_thresholds() -> None:
+    """Where they differ each finding has its own, and none stands for all."""
+    text = report_text(report(finding(1, 0.9), replace(finding(2, 0.1, part="hand", side=None), threshold=0.25)))
+    assert "Wrist, right: ABNORMAL   probability 90.0 %   threshold 0.5\n" in text
+    assert "Hand: NORMAL   probability 10.0 %   threshold 0.25\n" in text
+    assert text.count("threshold") == 2
+
+
+def test_long_words_of_an_image_are_broken_into_lines() -> None:
+    """What is wrong with an image stays within a terminal too, below its view."""
+    long = ImageOutcome("1.2.3.1", "1.2.4", "failed", reason="the pixel data ends early " * 5)
+    text = report_text(report(decide("wrist", "R", (long,), 0.5, MODEL, quality_control_subject=True)))
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "\n            " in text
 
 
 def test_other_objects_are_refused() -> None:

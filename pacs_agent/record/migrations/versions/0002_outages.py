@@ -99,6 +99,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("transaction_uid"),
     )
     op.create_index("ix_commitment_requested_at", "commitment", ["requested_at"], unique=False)
+    op.add_column("delivery", sa.Column("refused_attempts", sa.Integer(), nullable=False, server_default="0"))
+    op.create_table(
+        "rejection_note",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("analysis_id", sa.Integer(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("report_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["analysis_id"], ["analysis.id"]),
+        sa.ForeignKeyConstraint(["report_id"], ["report.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("analysis_id", "destination"),
+    )
+    op.create_index("rejection_note_in_turn", "rejection_note", ["destination", "report_id"], unique=False)
     op.add_column("instance", sa.Column("calling_address", sa.Text(), nullable=True))
     op.add_column("installation", sa.Column("restored_at", sa.Text(), nullable=True))
     op.create_table(
