@@ -6,7 +6,7 @@ WORK ?= demonstration-run
 SYSTEM_PACKAGES := orthanc dcmtk dicom3tools
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check bench bundle lint types imports system
+.PHONY: help demo test check bench bundle lint types imports audit sbom system
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,7 +18,7 @@ demo: $(STAMP) ## the main job on this machine: modality, agent and PACS, seven 
 test: $(STAMP) system ## every test
 	$(BIN)/pytest
 
-check: $(STAMP) lint types imports test ## what CI runs: lint, types, import rules, tests
+check: $(STAMP) lint types imports audit test ## what CI runs: lint, types, import rules, audit, tests
 
 bench: $(STAMP) system ## the benchmarks; fails where a figure to reach is missed
 	failed=; for each in receive train_step train_input heatmap; do \
@@ -30,6 +30,13 @@ bundle: $(STAMP) ## the demonstration bundle again from nothing: hours on 2 core
 	rm -rf $(WORK)/bundle $(WORK)/evaluation
 	$(BIN)/pacs-train export $(WORK)/run --out $(WORK)/bundle --name demonstration
 	$(BIN)/pacs-train evaluate $(WORK)/bundle $(WORK)/data --split valid --out $(WORK)/evaluation
+
+audit: $(STAMP) ## known vulnerabilities of the pinned versions; asks nobody unless AUDIT=online
+	$(BIN)/python deploy/audit.py
+
+sbom: $(STAMP) ## CycloneDX of what is installed here, build/sbom.cdx.json
+	mkdir -p build
+	$(BIN)/python -m cyclonedx_py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

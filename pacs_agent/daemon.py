@@ -29,7 +29,7 @@ from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerU
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory, Inbox
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import claiming, committing, delivering, retaining
+from pacs_agent.record import backup, claiming, committing, delivering, restoring, retaining
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -67,11 +67,14 @@ class Daemon:
         also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
+        if aside := backup.finish(settings.database_path):
+            log.warning("a restore that was broken off is finished", set_aside=aside.name)
         store = self._store = Store.open(settings.database_path)
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
         added_at = delivering.destinations_since(store, names)
+        delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
         committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
         equipment = _equipment(settings, store)
@@ -133,8 +136,7 @@ class Daemon:
         Raises:
             PacsAgentError: the port cannot be opened, or the analysis process cannot start.
         """
-        self._inbox.reconcile()
-        self._outbox.reconcile()
+        self._reconcile()
         claiming.release_claims(self._store)
         delivering.wake_waiting(self._store)
         try:
@@ -150,6 +152,21 @@ class Daemon:
             device=self._process.device,
             version=__version__,
         )
+
+    def _reconcile(self) -> None:
+        """Bring files and rows together; after a restore also what was received and made since the backup."""
+        if restored_at := backup.restored_at(self._store):
+            removed = restoring.forget_removed(self._store, self._settings.data_dir)
+            self._inbox.reconcile()
+            adopted, aside = self._outbox.adopt()
+            backup.settle_restored(self._store)
+            log.warning(
+                "the database is a restored one", restored_at=restored_at, instances_not_there=removed,
+                objects_found=adopted, objects_set_aside=aside,
+            )  # fmt: skip
+        else:
+            self._inbox.reconcile()
+        self._outbox.reconcile()
 
     def _start_parts(self) -> None:
         started = threading.Event()

@@ -28,7 +28,8 @@ def write_synced(path: Path, parts: Iterable[bytes | memoryview], mode: int = 0o
         OSError: the disk refused; nothing is left behind.
     """
     try:
-        with path.open("wb") as file:
+        # Nobody else's from the first moment, whatever the umask.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             os.fchmod(file.fileno(), mode)
             for part in parts:
                 file.write(part)
@@ -60,3 +61,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def close_to_others(path: Path) -> None:
+    """Take from a file or folder what its group and others may do with it, where it is ours."""
+    mode = path.stat().st_mode
+    if mode & 0o077 and path.stat().st_uid == os.geteuid():
+        path.chmod(mode & 0o700)

@@ -1,8 +1,8 @@
 """structlog, on stderr: the study bound to the context, JSON or console, no names of people.
 
-What may be logged at info and above: UIDs, AE titles, addresses, reasons in our own words. A patient's name, ID or
-birth date is never passed to a logger at any level, and a traceback goes without the messages of foreign exceptions:
-they quote what they could not read.
+What may be logged: UIDs, AE titles, addresses, reasons in our own words. A patient's ID or accession number is passed
+to a logger in `phi=` alone, which is dropped, and a traceback goes without the messages of foreign exceptions: they
+quote what they could not read. `serve --log-phi` lets both through.
 """
 
 import logging
@@ -10,20 +10,22 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from structlog.typing import ExcInfo
+from structlog.typing import EventDict, ExcInfo
 
 from pacs_agent.errors import PacsAgentError
 
 
-def configure(level: str, form: str) -> None:
+def configure(level: str, form: str, *, with_phi: bool = False) -> None:
     """Set up logging for this process.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
         form: `console` or `json`.
+        with_phi: whether what identifies a patient may be logged.
     """
     threshold = getattr(logging, level.upper())
     renderer: Any = structlog.processors.JSONRenderer()
@@ -36,7 +38,8 @@ def configure(level: str, form: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.ExceptionRenderer(_traceback),
+            *([] if with_phi else [_without_phi]),
+            structlog.processors.ExceptionRenderer(_traceback_with_messages if with_phi else _traceback),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -54,6 +57,11 @@ def configure(level: str, form: str) -> None:
     warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|pynetdicom)\b")
 
 
+def _without_phi(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    event.pop("phi", None)
+    return event
+
+
 def _log_thread(ended: threading.ExceptHookArgs) -> None:
     """A thread that an exception ended, pynetdicom's above all: one of our lines instead of Python's traceback."""
     if ended.exc_value is not None:
@@ -65,12 +73,20 @@ def _log_thread(ended: threading.ExceptHookArgs) -> None:
 
 
 def _traceback(exc_info: ExcInfo) -> str:
+    return _told(exc_info, _own_words)
+
+
+def _traceback_with_messages(exc_info: ExcInfo) -> str:
+    return _told(exc_info, lambda error: f": {error}")
+
+
+def _told(exc_info: ExcInfo, words: Callable[[BaseException], str]) -> str:
     """The frames and kinds of an exception and of what it came from, the first cause first."""
     parts: list[str] = []
     error: BaseException | None = exc_info[1]
     while error is not None:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{_own_words(error)}")
+        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{words(error)}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\nled to\n".join(reversed(parts))
 

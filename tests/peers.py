@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,9 @@ class DaemonProcess:
     config: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    arguments: tuple[str, ...] = ()
+    umask: int = -1  # the test's own
+    environment: dict[str, str] = field(default_factory=dict)  # beside the test's own
 
     @property
     def log_path(self) -> Path:
@@ -148,11 +151,12 @@ class DaemonProcess:
         """Start it and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", "pacs_agent", "serve", "--config", str(self.config), *self.arguments],
                 stdout=log,
                 stderr=log,
+                umask=self.umask,
                 start_new_session=True,
-                env=os.environ | environment,
+                env=os.environ | self.environment | environment,
             )
 
     def _is_ready(self) -> bool:

@@ -31,7 +31,7 @@ from typing import Any
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, configure_torch
 from pacs_agent.analyse.workbench import Workbench
-from pacs_agent.errors import BundleError
+from pacs_agent.errors import BundleError, PacsAgentError
 from pacs_agent.faults import crash_point
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -111,8 +111,9 @@ def _send(pipe: Connection, message: dict[str, Any]) -> None:
 
 
 def _one_line(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
-    lines = str(error).strip().splitlines() or [""]
-    sys.stderr.write(f"analysis process: {kind.__name__}: {lines[0][:500]}\n")
+    # Of other errors the kind alone: they quote what they could not read.
+    lines = str(error).strip().splitlines() if isinstance(error, (PacsAgentError, ImportError, OSError)) else []
+    sys.stderr.write(f"analysis process: {': '.join([kind.__name__, *lines[:1]])[:500]}\n")
 
 
 if __name__ == "__main__":

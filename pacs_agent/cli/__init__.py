@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
 from pacs_agent import __version__
-from pacs_agent.cli import asking, deciding, evaluating, offline, running
+from pacs_agent.cli import asking, deciding, evaluating, keeping, offline, running
 from pacs_agent.cli.printing import line, note
 from pacs_agent.errors import (
     DatabaseError,
@@ -42,6 +42,7 @@ for command in (
     *(deciding.pause, deciding.resume, deciding.reanalyse, deciding.retry),
     *(deciding.accept, deciding.withdraw, deciding.release),
     *(evaluating.compare, evaluating.site_report),
+    *(keeping.backup, keeping.restore, keeping.export),
     offline.predict,
 ):
     app.command()(command)

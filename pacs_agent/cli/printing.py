@@ -1,10 +1,12 @@
 """How anything is printed: lines, tables, JSON and CSV on stdout, notes on stderr."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pacs_agent.durable import write_durably
 from pacs_agent.record.reading import QueryResult
 
 UNBOUNDED = 10_000  # columns, where no person's terminal folds the lines: a row stays a line
@@ -51,6 +54,19 @@ def found(result: QueryResult, form: Format) -> None:
         writer.writerows(result.rows)
     else:
         table(result.columns, [[cell(value) for value in row] for row in result.rows])
+
+
+def written(result: QueryResult, out: Path, form: str) -> None:
+    """Rows to a file for its owner alone, whole or not at all."""
+    text = io.StringIO()
+    if form == "json":
+        json.dump(result.records(), text, indent=2, ensure_ascii=False)
+        text.write("\n")
+    else:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(result.columns)
+        writer.writerows(result.rows)
+    write_durably(out, (text.getvalue().encode(),), out.with_name(f".{out.name}.tmp"))
 
 
 def rows(records: Sequence[dict[str, Any]]) -> None:

@@ -1,5 +1,7 @@
 """Commands that run something: the daemon, the demo, the checks, a sender."""
 
+import os
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,19 +14,33 @@ from pacs_agent.errors import DeliveryError, PacsAgentError
 from pacs_agent.settings import load_settings, settings_file
 
 
-def serve(config: ConfigOption = None) -> None:
+def serve(
+    config: ConfigOption = None,
+    log_phi: Annotated[
+        bool,
+        typer.Option("--log-phi", help="Let the log name patients: IDs, accession numbers, what errors quote."),
+    ] = False,
+) -> None:
     """Run the daemon: listener, analysis, delivery.
 
     Ready when it answers C-ECHO. SIGTERM or SIGINT: stop accepting, finish what is in hand, exit 0.
 
     Example: pacs-agent serve --config /etc/pacs-agent/pacs-agent.toml
     """
+    import structlog
+
     from pacs_agent.daemon import Daemon
     from pacs_agent.logs import configure
 
     settings = load_settings(config)
-    configure(settings.log.level, settings.log.format)
-    Daemon(settings).serve()
+    configure(settings.log.level, settings.log.format, with_phi=log_phi)
+    os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a core holds headers and pixels
+    daemon = Daemon(settings)
+    if log_phi:
+        structlog.get_logger().warning("--log-phi is on: this log names patients; guard it, and start without it again")
+    daemon.serve()
 
 
 def demo(

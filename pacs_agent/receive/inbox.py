@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from pacs_agent.durable import rename_durably, sync, write_synced
+from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
 from pacs_agent.faults import crash_point
 from pacs_agent.receive.dataset import ReceivedDataSet, read_received
@@ -48,6 +48,7 @@ class DataDirectory:
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        close_to_others(path)
         self.path = path
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -94,18 +95,22 @@ class Inbox:
         self._hashing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="digest")
         # All folders beforehand, each with its name on disk: a new one would cost a further fsync at the wrong moment.
         self._root.mkdir(exist_ok=True, mode=0o700)
+        close_to_others(self._root)
         for name in ("tmp", *(f"{byte:02x}" for byte in range(256))):
             (self._root / name).mkdir(exist_ok=True, mode=0o700)
         sync(self._root)
         sync(data_dir)
 
-    def accept(self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str) -> receiving.Outcome:
+    def accept(
+        self, encoded: memoryview, received: ReceivedDataSet, calling_ae_title: str, calling_address: str | None = None
+    ) -> receiving.Outcome:
         """Keep an instance; on return it survives a power cut.
 
         Args:
             encoded: the data set as transferred.
             received: what was read of it.
             calling_ae_title: who sent it.
+            calling_address: whence.
 
         Raises:
             OutOfResourcesError: the disk is below its floor, or refused the write.
@@ -130,7 +135,8 @@ class Inbox:
             with self._spared(path):
                 rename_durably(temporary, path)
                 crash_point("instance named")
-                outcome = self._register(path, facts, sha256, len(encoded), calling_ae_title, self._store.clock())
+                moment = self._store.clock()
+                outcome = self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
                 crash_point("instance recorded")
                 return outcome
         except OSError as error:
@@ -206,6 +212,7 @@ class Inbox:
         size_bytes: int,
         calling_ae_title: str,
         moment: datetime,
+        calling_address: str | None = None,
         *,
         is_adopted: bool = False,
     ) -> receiving.Outcome:
@@ -219,6 +226,7 @@ class Inbox:
                 calling_ae_title=calling_ae_title,
                 received_at=to_text(moment),
                 is_adopted=is_adopted,
+                calling_address=calling_address,
             ),
         )
 

@@ -278,7 +278,7 @@ class Listener:
             check_request(received.facts, str(event.context.abstract_syntax), str(request.AffectedSOPInstanceUID))
             if connection:
                 connection.study_instance_uid = received.facts.study_instance_uid
-            outcome = self._inbox.accept(encoded, received, calling_ae_title)
+            outcome = self._inbox.accept(encoded, received, calling_ae_title, event.assoc.requestor.address)
         except NotUnderstoodError as error:
             bound.warning("instance refused", status="C000", reason=str(error))
             return _failure(CANNOT_UNDERSTAND, str(error))
@@ -296,7 +296,9 @@ class Listener:
             # pynetdicom would answer C211 and the sender would never learn that it was our fault.
             bound.exception("instance refused", status="0110")
             return _failure(PROCESSING_FAILURE, "internal error")
-        bound.info("instance received", outcome=outcome, study_instance_uid=received.facts.study_instance_uid)
+        facts = received.facts
+        phi = {"patient_id": facts.patient_id, "accession_number": facts.accession_number}
+        bound.info("instance received", outcome=outcome, study_instance_uid=facts.study_instance_uid, phi=phi)
         return SUCCESS
 
 

@@ -72,10 +72,33 @@ def queue_study(store: Store, receiving: ReceivingStudy, reason: str) -> bool:
             .values(state="queued")
         ).rowcount
         if changed:
+            tell_receipts(connection, store.now(), receiving.study_id, receiving.study_instance_uid)
             add_event(
                 connection, store.now(), "complete", study_instance_uid=receiving.study_instance_uid, detail=reason
             )
         return bool(changed)
+
+
+def tell_receipts(connection: Connection, at: str, study_id: int, study_instance_uid: str) -> None:
+    """Who sent a study so far, whence, when and how many instances: an event for each, of all that was ever received.
+
+    Here and not with each instance, which it would cost a row; and of all, for no count could then be missed.
+    """
+    of = instance.c
+    rows = connection.execute(
+        select(
+            of.calling_ae_title, of.calling_address, func.count(), func.min(of.received_at), func.max(of.received_at)
+        )
+        .where(of.study_id == study_id)
+        .group_by(of.calling_ae_title, of.calling_address)
+        .order_by(func.min(of.id))
+    )
+    for calling_ae_title, address, count, first, last in rows:
+        whence = f"{calling_ae_title} at {address}" if address else calling_ae_title
+        add_event(
+            connection, at, "received", study_instance_uid=study_instance_uid,
+            detail=f"from {whence}: {count} so far, {first} to {last}",
+        )  # fmt: skip
 
 
 def has_queued(store: Store) -> bool:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
 
+from pacs_agent.record.claiming import tell_receipts
 from pacs_agent.record.delivering import NOTE
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.rejecting import want_notes
@@ -98,6 +99,7 @@ def settle(
                 .values(status="cancelled", next_attempt_at=None, last_error=f"withdrawn: {reason}")
             )
         connection.execute(update(study).where(study.c.id == row.id).values(**values))
+        tell_receipts(connection, store.now(), row.id, study_instance_uid)
         add_event(
             connection, store.now(), f"{decision}ed" if decision == "accept" else "withdrawn",
             study_instance_uid=study_instance_uid, detail=row.reason if decision == "accept" else reason,

@@ -315,6 +315,15 @@ def forget_destinations(store: Store, configured: Collection[str]) -> int:
         return int(count)
 
 
+def tell_destinations(store: Store, addresses: Sequence[str]) -> None:
+    """At start: where each destination is, an event when it changed; other events have its name alone."""
+    told = "; ".join(addresses) or "none"
+    with store.write() as connection:
+        last = select(event.c.detail).where(event.c.event == "destinations").order_by(event.c.id.desc()).limit(1)
+        if connection.execute(last).scalar() != told:
+            add_event(connection, store.now(), "destinations", detail=told)
+
+
 def outbox_paths(store: Store) -> set[str]:
     """Every object file that a row names."""
     return {row.path for row in store.rows(select(report.c.path).where(report.c.path.is_not(None)))}

@@ -42,6 +42,7 @@ class Receipt:
     calling_ae_title: str
     received_at: str
     is_adopted: bool = False
+    calling_address: str | None = None
 
 
 @dataclass(slots=True)
@@ -75,13 +76,15 @@ FROM instance i JOIN study s ON s.id = i.study_id WHERE i.sop_instance_uid = ?
 _SUPERSEDE = "UPDATE instance SET is_current = 0 WHERE sop_instance_uid = ?"
 _ADD_INSTANCE = """
 INSERT INTO instance (study_id, sop_instance_uid, revision, is_current, series_instance_uid, sop_class_uid,
-  transfer_syntax_uid, path, sha256, size_bytes, facts, calling_ae_title, received_at, status, reason)
+  transfer_syntax_uid, path, sha256, size_bytes, facts, calling_ae_title, received_at, status, reason, calling_address)
 VALUES (:study_id, :sop_instance_uid, :revision, 1, :series_instance_uid, :sop_class_uid,
-  :transfer_syntax_uid, :path, :sha256, :size_bytes, :json, :calling_ae_title, :received_at, :status, :reason)
+  :transfer_syntax_uid, :path, :sha256, :size_bytes, :json, :calling_ae_title, :received_at, :status, :reason,
+  :calling_address)
 """
 # What an analysis said of it is said no longer: it waits anew.
 _REVIVE = """
 UPDATE instance SET is_current = 1, path = :path, calling_ae_title = :calling_ae_title, received_at = :received_at,
+  calling_address = :calling_address,
   status = :status, reason = :reason, body_part = NULL, body_part_source = NULL, laterality = NULL,
   laterality_source = NULL, abnormal_probability = NULL, member_probabilities = NULL
 WHERE id = :id
@@ -306,6 +309,7 @@ def _values(receipt: Receipt) -> dict[str, Any]:
         "sha256": receipt.sha256,
         "size_bytes": receipt.size_bytes,
         "calling_ae_title": receipt.calling_ae_title,
+        "calling_address": receipt.calling_address,
         "received_at": receipt.received_at,
         "status": receipt.eligibility.status,
         "reason": receipt.eligibility.reason,
@@ -335,10 +339,20 @@ def _study_of(connection: sqlite3.Connection, values: dict[str, Any]) -> sqlite3
         connection.execute(_ADD_STUDY, values)
         _tell(
             connection, values["received_at"], "first instance received", study_instance_uid=uid,
-            detail=f"from {values['calling_ae_title']}",
+            detail=_whence(values),
         )  # fmt: skip
     row: sqlite3.Row = connection.execute(_STUDY, (uid,)).fetchone()
+    if row["state"] != "receiving":  # else its completion tells of it: `claiming.tell_receipts`
+        _tell(
+            connection, values["received_at"], "instance received", study_instance_uid=uid,
+            sop_instance_uid=values["sop_instance_uid"], detail=_whence(values),
+        )  # fmt: skip
     return row
+
+
+def _whence(values: dict[str, Any]) -> str:
+    address = values["calling_address"]
+    return f"from {values['calling_ae_title']}" + (f" at {address}" if address else "")
 
 
 def _agrees(row: sqlite3.Row, facts: Instance) -> bool:

@@ -1,6 +1,6 @@
 """What retention takes away: files first named, then removed; never of what is not finished."""
 
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import CompoundSelect, Select, delete, insert, select, update
 
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import (
@@ -8,6 +8,7 @@ from pacs_agent.record.tables import (
     commitment,
     delivery,
     event,
+    event_removal,
     finding,
     further_analysis,
     further_finding,
@@ -30,9 +31,29 @@ def _unfinished_reports() -> Select[tuple[int]]:
     )
 
 
+def _unfinished_studies() -> CompoundSelect[int]:
+    """Studies whose objects are on their way or wait for a person, or that a further bundle or a note waits for.
+
+    Not those whose objects a silent destination holds: nobody wants them until `release`, and nobody may ever say it.
+    """
+    on_its_way = delivery.c.status.in_(("waiting", "parked")) | delivery.c.commitment_due_at.is_not(None)
+    return (
+        select(analysis.c.study_id)
+        .join(report, report.c.analysis_id == analysis.c.id)
+        .join(delivery, delivery.c.report_id == report.c.id)
+        .where(on_its_way)
+        .union(
+            select(further_analysis.c.study_id).where(further_analysis.c.state == "waiting"),
+            select(analysis.c.study_id).join(rejection_note).where(rejection_note.c.report_id.is_(None)),
+        )
+    )
+
+
 def forget_instances(store: Store, before: str) -> list[str]:
     """Paths of instances of studies finished before a time, their rows now without them."""
-    finished = select(study.c.id).where(study.c.state.in_(_FINISHED), study.c.last_received_at < before)
+    finished = select(study.c.id).where(
+        study.c.state.in_(_FINISHED), study.c.last_received_at < before, study.c.id.not_in(_unfinished_studies())
+    )
     with store.write() as connection:
         condition = instance.c.path.is_not(None) & instance.c.study_id.in_(finished)
         paths = list(connection.execute(select(instance.c.path).where(condition)).scalars())
@@ -76,16 +97,15 @@ def _forget_some(store: Store, before: str) -> int:
     """A few at a time, for every receipt waits for the write lock."""
     with_files = select(instance.c.study_id).where(instance.c.path.is_not(None))
     with_objects = select(analysis.c.study_id).join(report).where(report.c.path.is_not(None))
-    with_notes = select(analysis.c.study_id).join(rejection_note).where(rejection_note.c.report_id.is_(None))
     with store.write() as connection:
         rows = connection.execute(
             select(study.c.id, study.c.study_instance_uid)
             .where(
                 study.c.state.in_(_FINISHED),
                 study.c.last_received_at < before,
+                study.c.id.not_in(_unfinished_studies()),
                 study.c.id.not_in(with_files),
                 study.c.id.not_in(with_objects),
-                study.c.id.not_in(with_notes),
             )
             .limit(STUDIES_AT_A_TIME)
         ).all()
@@ -103,6 +123,10 @@ def _forget_some(store: Store, before: str) -> int:
             connection.execute(delete(site_truth).where(site_truth.c.study_id == row.id))
             connection.execute(delete(instance).where(instance.c.study_id == row.id))
             connection.execute(delete(rejection).where(rejection.c.study_instance_uid == row.study_instance_uid))
+            connection.execute(insert(event_removal).values(study_instance_uid=row.study_instance_uid))
             connection.execute(delete(event).where(event.c.study_instance_uid == row.study_instance_uid))
+            connection.execute(delete(event_removal))
             connection.execute(delete(study).where(study.c.id == row.id))
+        if rows:
+            add_event(connection, store.now(), "rows removed by retention", detail=f"studies: {len(rows)}")
         return len(rows)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, delete, event, insert,
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
+from pacs_agent.durable import close_to_others
 from pacs_agent.errors import DatabaseError
 from pacs_agent.record import tables
 from pacs_agent.record.migrate import check_current, migrate
@@ -73,6 +74,7 @@ class Store:
         try:
             # SQLite would make it for everybody to read; its journal and shared memory take this file's mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            close_to_others(path)
         except OSError as error:
             raise DatabaseError(f"database {path}: {error.strerror}") from error
         store = cls(path, clock)

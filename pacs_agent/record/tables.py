@@ -83,6 +83,7 @@ instance = Table(
     Column("laterality_source", Text),
     Column("abnormal_probability", Float),
     Column("member_probabilities", Text),
+    Column("calling_address", Text, comment="whence it came; null of one that was found at start"),
     UniqueConstraint("sop_instance_uid", "sha256"),
 )
 Index("instance_by_study", instance.c.study_id)
@@ -211,6 +212,9 @@ event = Table(
     Column("detail", Text),
 )
 
+# Studies whose events retention is removing, within its transaction: the triggers of `event` let no other go.
+event_removal = Table("event_removal", metadata, Column("study_instance_uid", Text, primary_key=True))
+
 # What further bundles say of a revision: beside `analysis`, so that nothing that reports or delivers can meet it.
 further_analysis = Table(
     "further_analysis",
@@ -275,4 +279,5 @@ installation = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("device_uid", Text, nullable=False, comment="DeviceUID in every report"),
+    Column("restored_at", Text, comment="until inbox and outbox are brought together with a restored database"),
 )

@@ -11,6 +11,8 @@ from peers import answers_echo, wait_for
 from pacs_agent.analyse.bundle import SHIPPED
 from pacs_agent.daemon import Daemon
 from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
+from pacs_agent.record import backup
+from pacs_agent.record.reading import query
 from pacs_agent.settings import Settings
 
 
@@ -139,3 +141,16 @@ def test_two_daemons_on_one_port(daemon: Daemon, tmp_path: Path) -> None:
         second.start()
     assert answers_echo(daemon.port, "PACS_AGENT")
     daemon.stop()
+
+
+def test_restore_that_was_killed_is_finished_at_start(tmp_path: Path) -> None:
+    """The daemon begins with the database that was to be restored, never with an empty one in an empty place."""
+    settings = Settings(agent={"data_dir": tmp_path / "data"}, listener={"port": 0})
+    Daemon(settings).stop()
+    database = settings.database_path
+    uid = query(database, "SELECT device_uid FROM installation").rows
+    backup.back_up(database, tmp_path / "data" / f"{database.name}.restoring-20260131T081500Z")
+    database.unlink()
+    again = Daemon(settings)
+    assert query(database, "SELECT device_uid FROM installation").rows == uid
+    again.stop()

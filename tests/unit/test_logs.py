@@ -80,3 +80,16 @@ def test_no_library_warns_with_a_name() -> None:
         configure("info", "console")
         object_of("DOE")
     assert caught == []
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_what_identifies_a_patient_is_logged_on_demand_alone(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`phi` is dropped, and what a foreign exception quotes too; with `with_phi` both are there."""
+    for with_phi in (False, True):
+        configure("debug", form, with_phi=with_phi)
+        try:
+            fail_on(NAME)
+        except PacsAgentError:
+            structlog.get_logger().exception("study failed", phi={"patient_id": "PID7"})
+        log = capsys.readouterr().err
+        assert [mark in log for mark in ("DOE", "PID7")] == [with_phi, with_phi]

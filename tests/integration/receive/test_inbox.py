@@ -87,7 +87,7 @@ def test_file_without_row_is_adopted(
     ds = cr()
     accept(inbox, ds, "XR7")
     with store.write() as connection:
-        for table in ("instance", "study", "event"):
+        for table in ("instance", "study"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     make_inbox().reconcile()
     [row] = instances(store)

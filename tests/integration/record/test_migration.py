@@ -1,5 +1,7 @@
 """A database of an earlier version: brought up whole, or left as it was."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,14 @@ from sqlalchemy.exc import OperationalError
 
 import pacs_agent.record
 from pacs_agent.errors import DatabaseError
-from pacs_agent.record import delivering, migrate
+from pacs_agent.record import backup, delivering, migrate
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
 
+TIME = "2026-01-05T10:00:00.000Z"
+STATES = ("receiving", "queued", "analysed", "held", "failed", "withdrawn")
+INSTANCE_STATUSES = ("received", "analysed", "unsupported", "ignored", "rejected", "failed")
+DELIVERY_STATUSES = ("waiting", "held", "delivered", "committed", "parked", "cancelled")
 ROWS = (
     "INSERT INTO study VALUES (1, '1.4', 'analysed', NULL, 0, 'XR1', 'P', '', '', 'A1', '', '', '', '', "
     "'2026-01-05T10:00:00.000Z', '2026-01-05T10:00:00.000Z', NULL, NULL, 0, 0)",
@@ -23,6 +29,40 @@ ROWS = (
     "INSERT INTO delivery VALUES (1, 1, 'pacs', 'waiting', 3, NULL, 'cannot be reached', "
     "'2026-01-05T10:02:00.000Z', NULL, NULL, NULL)",
     "CREATE VIEW results AS SELECT id FROM study",
+)
+# A study in each state; in each an instance in each status, and an object whose delivery is in each status.
+EVERY_STATE = (
+    *(
+        f"INSERT INTO study VALUES ({number}, '1.4.{number}', '{state}', 'why', {number % 2}, 'XR1', 'P{number}', 'I', "
+        f"'19700101', 'A{number}', '20260105', 'ROOM', 'M', 'MM', '{TIME}', '{TIME}', '{TIME}', '{TIME}', 1, 1)"
+        for number, state in enumerate(STATES, 2)
+    ),
+    *(
+        f"INSERT INTO instance VALUES ({study * 10 + number}, {study}, '1.2.{study}.{number}', 1, 1, '1.3', '1.1', "
+        f"'1.2.840.10008.1.2.1', 'inbox/{study}{number}', '{study}-{number}', 9, '{{\"view_position\": \"PA\"}}', "
+        f"'XR1', '{TIME}', '{status}', 'why', 'hand', 'rule', 'R', 'Laterality', 0.5, '[0.5, 0.5, 0.5]')"
+        for study in range(2, 2 + len(STATES))
+        for number, status in enumerate(INSTANCE_STATUSES)
+    ),
+    *(
+        f"INSERT INTO analysis VALUES ({study}, {study}, 1, 'net', '1', 'abc', '{TIME}')"
+        for study in range(2, 2 + len(STATES))
+    ),
+    *(
+        f"INSERT INTO report VALUES ({study * 10 + number}, {study}, 'sr', '1.6', '9.{study}.{number}', '9.2', "
+        f"'outbox/{study}{number}', '{TIME}')"
+        for study in range(2, 2 + len(STATES))
+        for number in range(len(DELIVERY_STATUSES))
+    ),
+    *(
+        f"INSERT INTO delivery VALUES ({study * 10 + number}, {study * 10 + number}, 'pacs', '{status}', 1, 'A700', "
+        f"'why', '{TIME}', '{TIME}', '{TIME}', '{TIME}')"
+        for study in range(2, 2 + len(STATES))
+        for number, status in enumerate(DELIVERY_STATUSES)
+    ),
+    f"INSERT INTO pause VALUES ('analysis', '{TIME}')",
+    f"INSERT INTO event VALUES (1, '{TIME}', '1.4', '1.2', 'delivered', 'pacs: 0000')",
+    "INSERT INTO installation VALUES (1, '2.25.1')",
 )
 
 
@@ -73,3 +113,56 @@ def test_commands_refuse_a_schema_that_serve_has_not_upgraded(first: Path) -> No
         Store.attach(first)
     Store.open(first).close()
     Store.attach(first).close()
+
+
+def contents(path: Path, columns: dict[str, list[str]]) -> dict[str, tuple[object, ...]]:
+    """Every row of every table, in the columns that are named."""
+    return {
+        table: query(path, f"SELECT {', '.join(names)} FROM {table} ORDER BY 1").rows
+        for table, names in columns.items()
+    }
+
+
+@pytest.fixture
+def full(first: Path) -> Path:
+    """The first schema's database with rows in every state."""
+    store = Store(first)
+    with store.write() as connection:
+        for row in EVERY_STATE:
+            connection.exec_driver_sql(row)
+    store.close()
+    return first
+
+
+def columns_of(path: Path) -> dict[str, list[str]]:
+    """Tables and their columns."""
+    tables = query(path, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'alembic_version'").rows
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            str(table): [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
+            for (table,) in tables
+        }
+
+
+@pytest.mark.parametrize("by", ["start", "restore"])
+def test_upgrade_from_the_first_schema_in_every_state(full: Path, tmp_path: Path, by: str) -> None:
+    """Not a value of any row changes, each view reads them all, and new columns say what was so before."""
+    columns = columns_of(full)
+    before = contents(full, columns)
+    assert all(before.values())  # every table has a row
+    path = full
+    if by == "restore":
+        path = tmp_path / "other" / "pacs-agent.db"
+        path.parent.mkdir()
+        assert backup.restore(path, full) is None
+        before["event"] = (*before["event"], query(path, f"SELECT {', '.join(columns['event'])} FROM event").rows[-1])
+    Store.open(path).close()
+    assert contents(path, columns) == before
+    statuses = query(path, "SELECT DISTINCT study_instance_uid, status FROM results").rows
+    assert {status for _, status in statuses} >= {"receiving", "queued", "held", "failed", "withdrawn"}
+    assert len(query(path, "SELECT * FROM image_results").rows) == len(STATES) * len(INSTANCE_STATUSES)
+    assert len(query(path, "SELECT * FROM deliveries").rows) == len(STATES) * len(DELIVERY_STATUSES) + 1
+    assert query(path, "SELECT DISTINCT emptied, disagreement FROM study").rows == ((0, None),)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -1,5 +1,5 @@
 """A destination's outage on its own row, what a study was held for, rejection notes, the indexes of a record that has
-grown; what further bundles say, and what a site knows to be true.
+grown; what further bundles say, and what a site knows to be true; events that stay.
 """
 
 import sqlalchemy as sa
@@ -7,6 +7,16 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
+
+_EVENT_TRIGGERS = (
+    "CREATE TRIGGER event_stays BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+    "CREATE TRIGGER event_goes_by_retention BEFORE DELETE ON event"
+    " WHEN NOT EXISTS (SELECT 1 FROM event_removal WHERE study_instance_uid = OLD.study_instance_uid)"
+    " BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+    # REPLACE removes a row without a word to the trigger above.
+    "CREATE TRIGGER event_is_new BEFORE INSERT ON event WHEN EXISTS (SELECT 1 FROM event WHERE id = NEW.id)"
+    " BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+)
 
 
 def upgrade() -> None:
@@ -103,3 +113,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("analysis_id", "destination"),
     )
     op.create_index("rejection_note_in_turn", "rejection_note", ["destination", "report_id"], unique=False)
+    op.add_column("instance", sa.Column("calling_address", sa.Text(), nullable=True))
+    op.add_column("installation", sa.Column("restored_at", sa.Text(), nullable=True))
+    op.create_table(
+        "event_removal",
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("study_instance_uid"),
+    )
+    for trigger in _EVENT_TRIGGERS:
+        op.execute(trigger)
