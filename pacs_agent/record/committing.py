@@ -204,7 +204,9 @@ def _fail(
 
 
 def _objects(connection: Connection, condition: ColumnElement[bool], uids: Collection[str] | None) -> list[Any]:
-    """Deliveries that *condition* names, of these SOP Instance UIDs only where some are given."""
+    """Deliveries that *condition* names, of these SOP Instance UIDs only where they are given."""
+    if uids is not None and not uids:  # SQLite would look through all of the destination's for none
+        return []
     rows = connection.execute(
         select(
             delivery.c.id, delivery.c.destination, delivery.c.commitment_failures, report.c.object,

@@ -161,6 +161,7 @@ delivery = Table(
     UniqueConstraint("report_id", "destination"),
 )
 Index("delivery_by_commitment", delivery.c.destination, delivery.c.commitment_due_at)
+Index("delivery_by_transaction", delivery.c.transaction_uid, sqlite_where=delivery.c.transaction_uid.is_not(None))
 Index("delivery_in_turn", delivery.c.destination, delivery.c.status, delivery.c.attempts)
 Index("delivery_by_deadline", delivery.c.destination, delivery.c.status, delivery.c.deliver_before)
 

@@ -90,6 +90,13 @@ def upgrade() -> None:
         op.add_column("delivery", sa.Column(name, sa.Text(), nullable=True))
     op.add_column("delivery", sa.Column("commitment_failures", sa.Integer(), nullable=False, server_default="0"))
     op.create_index("delivery_by_commitment", "delivery", ["destination", "commitment_due_at"], unique=False)
+    op.create_index(
+        "delivery_by_transaction",
+        "delivery",
+        ["transaction_uid"],
+        unique=False,
+        sqlite_where=sa.text("transaction_uid IS NOT NULL"),
+    )
     op.create_table(
         "commitment",
         sa.Column("transaction_uid", sa.Text(), nullable=False),
