@@ -320,7 +320,7 @@ def main() -> int:
         orthanc.send("PUT", "/modalities/agent", {"AET": "PACS_AGENT", "Host": "127.0.0.1", "Port": port})
         config = write_config(folder, port, orthanc)
         config.write_text(
-            config.read_text() + "storage_commitment = true\ncommitment_timeout_seconds = 5\nmax_retry_seconds = 2\n"
+            config.read_text() + "storage_commitment = true\ncommitment_timeout_seconds = 60\nmax_retry_seconds = 2\n"
         )
         daemon = DaemonProcess(config, port)
         modality = Modality(daemon, arguments.seed)
