@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -100,6 +101,15 @@ def store_one(port: int, ds: FileDataset, **titles: str) -> int:
     """C-STORE of one instance; the status."""
     with association(port, **titles) as assoc:
         return int(assoc.send_c_store(ds).Status)
+
+
+def is_served(port: int, calling: str) -> bool:
+    """Whether this caller gets an association."""
+    assoc = associate(port, calling=calling)
+    if assoc.is_established:
+        assoc.release()
+        return True
+    return False
 
 
 def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -440,6 +450,24 @@ def test_association_limit_rejects_one_and_serves_the_others(make_listener: Call
             assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
             assert [assoc.send_c_store(cr()).Status for assoc in (first, second)] == [0, 0]
         wait_for(lambda: answers_echo(listener.port, "PACS_AGENT"), 10, "a free place")
+
+
+def test_flood_of_one_caller_leaves_room_for_another(make_listener: Callable[..., Any]) -> None:
+    """Twenty that ask together under one AE title get the three places of a caller; another is served beside them."""
+    listener = make_listener(max_associations_per_caller=3)
+    with ThreadPoolExecutor(20) as together:
+        asked = list(together.map(lambda _: associate(listener.port, calling="FLOOD"), range(20)))
+    try:
+        assert sum(assoc.is_established for assoc in asked) == 3
+        answers = [assoc.acceptor.primitive for assoc in asked if assoc.is_rejected]
+        assert {(each.result, each.result_source, each.diagnostic) for each in answers} == {(2, 3, 2)}
+        assert len(answers) == 17
+        assert store_one(listener.port, cr()) == 0
+    finally:
+        for assoc in asked:
+            if assoc.is_established:
+                assoc.release()
+    wait_for(lambda: is_served(listener.port, "FLOOD"), 10, "a free place")
 
 
 # -- not an association -----------------------------------------------------------------------------------------------
