@@ -289,9 +289,7 @@ class Listener:
             if request.DataSet is None:  # PS3.7 9.3.1.1: a C-STORE-RQ without its data set
                 raise NotUnderstoodError("the request has no data set")
             encoded = request.DataSet.getbuffer()
-            received = read_received(
-                request.DataSet, str(event.context.transfer_syntax), self._settings.max_instance_mb << 20
-            )
+            received = read_received(encoded, str(event.context.transfer_syntax), self._settings.max_instance_mb << 20)
             check_request(received.facts, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
             check_request(received.facts, str(event.context.abstract_syntax), str(request.AffectedSOPInstanceUID))
             if connection:

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 0.05
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
 _WHOLE_COMMAND = b"\x03"  # message control header, PS3.8 E.2
+_MAX_COMMAND_BYTES = 65_536  # a real one has some hundred; pydicom makes a hundred times as much of it
 _AROUND_COMMAND = 6  # a PDV's length, context ID and message control header
 # It would write out every message in words, for a log that we do not keep.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -158,6 +159,7 @@ class _Assembler(DIMSEServiceProvider):
         """As pynetdicom's; but a message that cannot be read ends its association by an A-ABORT, not its thread."""
         try:
             fragments = primitive.presentation_data_value_list
+            self._check_command(fragments)
             if self.message is None and fragments and (message := _store_request(*fragments[0])):
                 self.message = message
                 del fragments[0]
@@ -169,6 +171,12 @@ class _Assembler(DIMSEServiceProvider):
                 kind=type(error).__name__,
             )
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
+
+    def _check_command(self, fragments: list[Any]) -> None:
+        """Refuse a command set that grows without end. PS3.8 E.2: the lowest bit says that a fragment is of one."""
+        held = self.message.encoded_command_set.getbuffer().nbytes if self.message else 0
+        if held + sum(len(fragment) - 1 for _, fragment in fragments if fragment[0] & 1) > _MAX_COMMAND_BYTES:
+            raise ValueError("a command set of more than 64 KB")
 
     def send_msg(self, primitive: Any, context_id: int) -> None:
         """As pynetdicom's; the plain response to a C-STORE is written without it."""

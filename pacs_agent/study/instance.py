@@ -189,6 +189,23 @@ class Instance:
         )
 
 
+FACT_TAGS = frozenset(
+    int(Tag(keyword))
+    for keyword in (
+        # PS3.3 C.12.1.1, and what the instance is
+        *("SpecificCharacterSet", "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
+        *("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientAge", "AccessionNumber", "StudyDate"),
+        *("StationName", "Manufacturer", "ManufacturerModelName", "QualityControlSubject", "ImageType"),
+        *("PresentationIntentType", "Rows", "Columns", "NumberOfFrames"),
+        *("BodyPartExamined", "AnatomicRegionSequence", "SeriesDescription", "ProtocolName", "StudyDescription"),
+        *("PerformedProcedureStepDescription", "AcquisitionDeviceProcessingDescription"),
+        *("RequestedProcedureDescription", "RequestAttributesSequence", "ProcedureCodeSequence"),
+        *("PerformedProtocolCodeSequence", "ViewPosition", "ViewCodeSequence", "ImageLaterality", "Laterality"),
+        *("ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence"),
+    )
+)
+"""The elements that `Instance.from_dataset` looks at; nothing else of a header need be read for it."""
+
 _NAMES = tuple(field.name for field in dataclasses.fields(Instance))
 
 
