@@ -50,15 +50,13 @@ def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int)
         encoded = memoryview(rest.read(_MAX_INFLATED_HEADER_BYTES))
     try:
         header = read_header(encoded, transfer_syntax_uid, FACT_TAGS)
-        facts = Instance.from_dataset(header.elements, transfer_syntax_uid, has_pixel_data=header.has_pixels)
     except NotUnderstoodError:
         if rest and not rest.is_finished:
             raise NotUnderstoodError("the deflated data set's header is too large") from None
         raise
-    except Exception as error:
-        raise NotUnderstoodError(f"the data set cannot be read: {type(error).__name__}") from error
     if rest and not (header.has_pixels or rest.is_finished):
         raise NotUnderstoodError("the deflated data set's header is too large")
+    facts = Instance.from_dataset(header.elements, transfer_syntax_uid, has_pixel_data=header.has_pixels)
     for name, uid in (
         ("SOPInstanceUID", facts.sop_instance_uid),
         ("SOPClassUID", facts.sop_class_uid),

@@ -59,12 +59,14 @@ def read_header(encoded: memoryview | bytes, transfer_syntax_uid: str, wanted: C
         wanted: tags of the elements asked for; None: all.
 
     Raises:
-        NotUnderstoodError: it ends within an element, is no data set, or is beyond a bound.
+        NotUnderstoodError: it ends within an element, is no data set, cannot be read, or is beyond a bound.
     """
     walk = _Walk(encoded, transfer_syntax_uid)
     parts, end, has_pixels = walk.top(wanted)
-    with BytesIO(b"".join(parts)) as chosen:
-        elements = read_dataset(chosen, walk.is_implicit, walk.order == "<")
+    try:
+        elements = read_dataset(BytesIO(b"".join(parts)), walk.is_implicit, walk.order == "<")
+    except Exception as error:  # pydicom raises whatever such bytes lead it to
+        raise NotUnderstoodError(f"the data set cannot be read: {type(error).__name__}") from error
     return Header(elements, end, has_pixels)
 
 
