@@ -205,8 +205,8 @@ def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
     """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it."""
     if path and (file := data_dir / path).is_file():
         try:
-            meta, encoded = read_part10(file)
-            return read_kept_header(encoded, str(meta.TransferSyntaxUID))
+            kept = read_part10(file)
+            return read_kept_header(kept.encoded, kept.transfer_syntax_uid)
         except NotUnderstoodError as error:
             log.warning("header not read", sop_instance_uid=facts.sop_instance_uid, reason=str(error))
     header = Dataset()

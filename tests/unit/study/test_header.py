@@ -99,8 +99,9 @@ def test_explicit_under_an_implicit_agreement_is_read() -> None:
 def test_real_headers_are_read_as_pydicom_reads_them(samples: Path) -> None:
     """CR of Fuji and Kodak, with their private elements."""
     for path in (samples / "dicom").glob("*.dcm"):
-        meta, encoded = read_part10(path)
-        header = read_header(encoded, str(meta.TransferSyntaxUID))
+        kept = read_part10(path)
+        encoded = kept.encoded
+        header = read_header(encoded, kept.transfer_syntax_uid)
         assert header.has_pixels
         assert bytes(encoded[header.end : header.end + 4]) == b"\xe0\x7f\x10\x00"
         reference = dcmread(path, stop_before_pixels=True)
