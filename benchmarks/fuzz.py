@@ -39,7 +39,7 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     if arguments.only in (None, "port"):
         with tempfile.TemporaryDirectory() as folder:
-            count = round(arguments.cases * SOCKET_SHARE)
+            count = round(arguments.cases * (SOCKET_SHARE if arguments.only is None else 1))
             tallies, seconds, facts, found = fuzz_socket.run(Path(folder), arguments.seed, count)
         rows += [(f"port: {name}", tally, seconds[name]) for name, tally in tallies.items()]
         print(facts)

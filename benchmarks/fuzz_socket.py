@@ -39,7 +39,7 @@ from radiographs import cr
 
 from pacs_agent.receive.part10 import read_part10
 
-WORKERS = 2
+WORKERS = 6
 ANSWER_S = 0.1  # a message that is not answered within this is taken for one that waits for more
 MEMORY_MB = 400  # what the daemon may have at most; 512 MB instances are not among the cases
 REST_S = 60.0

@@ -18,6 +18,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 from pynetdicom.pdu_primitives import P_DATA
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.05
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
+_PROVIDER_ABORT = b"\x07\0\0\0\0\x04\0\0\x02\0"  # PS3.8 9.3.8: by the provider, no reason given
 _WHOLE_COMMAND = b"\x03"  # message control header, PS3.8 E.2
 _MAX_COMMAND_BYTES = 65_536  # a real one has some hundred; pydicom makes a hundred times as much of it
 _AROUND_COMMAND = 6  # a PDV's length, context ID and message control header
@@ -51,6 +53,7 @@ class Turn:
         self.answers = association.dul.to_provider_queue = _Answers(self)
         association.dul._run_loop_delay = 0
         association.dul.__class__ = _Provider
+        association.dul.state_machine.__class__ = _StateMachine
         association.dimse.__class__ = _Assembler
 
     def await_answer(self) -> bool:
@@ -138,6 +141,30 @@ class _Provider(DULServiceProvider):
             pdu.presentation_data_value_items.append(item)
             offset = end
         return pdu, "Evt10"
+
+
+class _StateMachine(StateMachine):
+    def do_action(self, event: str) -> None:
+        """As pynetdicom's; but a PDU out of turn, or with values that no PDU has, ends its association, not the thread.
+
+        Without the thread nobody would close the connection, and the association kept its place until it fell silent.
+        """
+        try:
+            super().do_action(event)
+        except Exception as error:  # noqa: BLE001 - pynetdicom raises whatever a PDU's values lead it to
+            dul, assoc = self.dul, self.dul.assoc
+            log.warning(
+                "association aborted: a PDU that is out of turn or cannot be read",
+                address=assoc.requestor.address,
+                kind=type(error).__name__,
+            )
+            if dul.socket is not None and dul.socket.socket is not None:
+                dul.socket.send(_PROVIDER_ABORT)
+                dul.socket.close()
+            assoc.is_aborted, assoc.is_established, assoc._kill = True, False, True
+            dul.kill_dul()
+            dul.to_user_queue.put(None)
+            assoc.dimse.msg_queue.put((None, None))
 
 
 class _StoreRequest(DIMSEMessage):

@@ -583,6 +583,59 @@ def test_message_that_cannot_be_read_is_aborted(listener: Any, monkeypatch: pyte
     assert store_one(listener.port, cr()) == 0
 
 
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        struct.pack(">BBLBBBB", 7, 0, 4, 0, 0, 0x42, 0x17),
+        struct.pack(">BBLL", 6, 0, 4, 0),
+        struct.pack(">BBL", 2, 0, 200) + b"\0" * 200,
+        struct.pack(">BBLLL", 5, 0, 4, 0, 0) + struct.pack(">BBLL", 5, 0, 4, 0),
+    ],
+    ids=["an A-ABORT of no known source", "an A-RELEASE-RP", "an A-ASSOCIATE-AC", "two A-RELEASE-RQ"],
+)
+def test_pdu_out_of_turn_ends_its_association_at_once(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, pdu: bytes
+) -> None:
+    """No thread dies by an exception, the connection is closed, and its place is another's long before any timeout."""
+    listener = make_listener(max_associations=1, idle_timeout_seconds=600, association_timeout_seconds=600)
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    assoc = associate(listener.port)
+    assoc.dul.socket.socket.sendall(pdu)
+    wait_for(lambda: not listener._open(), 10, "the end of the association")
+    assoc.abort()
+    assert died == []
+    assert store_one(listener.port, cr()) == 0
+
+
+def test_association_request_with_a_context_of_an_even_number(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PS3.8 9.3.2.2 wants odd ones: the connection is closed at once, and no thread dies by an exception."""
+    listener = make_listener(association_timeout_seconds=600)
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    context = (
+        struct.pack(">BBHBBBB", 0x20, 0, 4 + 21, 2, 0, 0, 0) + struct.pack(">BBH", 0x30, 0, 17) + b"1.2.840.10008.1.1"
+    )
+    body = struct.pack(">HH", 1, 0) + b"PACS_AGENT      XR1             " + b"\0" * 32 + context
+    with connect(listener.port) as probe:
+        probe.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+        assert closes(probe)
+    wait_for(lambda: not listener._open(), 10, "the end of the connection")
+    assert died == []
+
+
+def test_command_set_without_end_is_aborted(listener: Any) -> None:
+    """A hundred KB of fragments of a command set that never ends: aborted, and the next is served."""
+    assoc = associate(listener.port)
+    fragment = struct.pack(">LBB", 10_002, 1, 1) + b"\0" * 10_000
+    for _ in range(10):
+        assoc.dul.socket.socket.sendall(struct.pack(">BBL", 4, 0, len(fragment)) + fragment)
+    wait_for(lambda: assoc.is_aborted, 10, "the abort")
+    assert store_one(listener.port, cr()) == 0
+
+
 # A message's fragments by their message control headers (PS3.8 E.2): C and D, fragments of command and data set; c and
 # d, the last of each. Every inner list is one PDU.
 FRAGMENTED = {
