@@ -342,7 +342,7 @@ def _log(path: Path) -> Iterator[str]:
     for line in [*path.read_bytes().decode("utf-8", "backslashreplace").split("\n"), ""]:
         is_ours = bool(LINE.match(line))
         if traceback is not None and (is_ours or not line):
-            unforeseen["\n".join(traceback[-4:])] += 1
+            unforeseen["\n".join(traceback[-24:])] += 1
             traceback = None
         if not line.isprintable():
             yield f"a line of the log that is not plain text: {line[:200]!r}"

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import structlog
 from pynetdicom import _config
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
@@ -52,6 +53,8 @@ class Turn:
         self.messages = association.dimse.msg_queue = _Messages(self)
         self.answers = association.dul.to_provider_queue = _Answers(self)
         association.dul._run_loop_delay = 0
+        association.__class__ = _Acceptor
+        association.acse.__class__ = _Negotiator
         association.dul.__class__ = _Provider
         association.dul.state_machine.__class__ = _StateMachine
         association.dimse.__class__ = _Assembler
@@ -153,11 +156,7 @@ class _StateMachine(StateMachine):
             super().do_action(event)
         except Exception as error:  # noqa: BLE001 - pynetdicom raises whatever a PDU's values lead it to
             dul, assoc = self.dul, self.dul.assoc
-            log.warning(
-                "association aborted: a PDU that is out of turn or cannot be read",
-                address=assoc.requestor.address,
-                kind=type(error).__name__,
-            )
+            _tell(assoc, "a PDU that is out of turn or cannot be read", error)
             if dul.socket is not None and dul.socket.socket is not None:
                 dul.socket.send(_PROVIDER_ABORT)
                 dul.socket.close()
@@ -165,6 +164,31 @@ class _StateMachine(StateMachine):
             dul.kill_dul()
             dul.to_user_queue.put(None)
             assoc.dimse.msg_queue.put((None, None))
+
+
+class _Negotiator(ACSE):
+    def negotiate_association(self) -> None:
+        """As pynetdicom's; but a request that it cannot judge ends by an A-ABORT, and takes no thread along."""
+        try:
+            super().negotiate_association()
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell(self.assoc, "an association request that cannot be judged", error)
+            self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
+
+
+class _Acceptor(Association):
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """As pynetdicom's; but a request that it cannot serve ends its association by an A-ABORT, not its thread."""
+        try:
+            super()._serve_request(msg, context_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell(self, "a request that cannot be served", error)
+            self.dul.event_queue.put("Evt19")
+
+
+def _tell(association: Association, what: str, error: Exception) -> None:
+    address = association.requestor.address
+    log.warning(f"association aborted: {what}", address=address, kind=type(error).__name__)
 
 
 class _StoreRequest(DIMSEMessage):
@@ -192,11 +216,7 @@ class _Assembler(DIMSEServiceProvider):
                 del fragments[0]
             super().receive_primitive(primitive)
         except Exception as error:  # noqa: BLE001 - pynetdicom and pydicom raise whatever such bytes lead them to
-            log.warning(
-                "association aborted: a message that cannot be read",
-                address=self.assoc.requestor.address,
-                kind=type(error).__name__,
-            )
+            _tell(self.assoc, "a message that cannot be read", error)
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
 
     def _check_command(self, fragments: list[Any]) -> None:

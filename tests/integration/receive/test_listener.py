@@ -608,10 +608,13 @@ def test_pdu_out_of_turn_ends_its_association_at_once(
     assert store_one(listener.port, cr()) == 0
 
 
-def test_association_request_with_a_context_of_an_even_number(
-    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "syntax"), [(2, b"1.2.840.10008.1.1"), (1, b"")], ids=["even", "no abstract syntax"]
+)
+def test_association_request_with_an_impossible_context(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: int, syntax: bytes
 ) -> None:
-    """PS3.8 9.3.2.2 wants odd ones: the connection is closed at once, and no thread dies by an exception."""
+    """PS3.8 9.3.2.2 wants odd numbers and a name: the connection is closed at once, no thread dies by an exception."""
     listener = make_listener(association_timeout_seconds=600)
     died: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
