@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox
-from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import NotUnderstoodError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.receive.dataset import read_kept_header
+from pacs_agent.receive.part10 import read_part10
 from pacs_agent.record import analysing
 from pacs_agent.record.analysing import PredecessorRow, ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
@@ -200,9 +201,13 @@ class Reporting:
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
-    """The header of an image; where its file is gone, what the record knows of it."""
+    """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it."""
     if path and (file := data_dir / path).is_file():
-        return dcmread(file, stop_before_pixels=True)
+        try:
+            kept = read_part10(file)
+            return read_kept_header(kept.encoded, kept.transfer_syntax_uid)
+        except NotUnderstoodError as error:
+            log.warning("header not read", sop_instance_uid=facts.sop_instance_uid, reason=str(error))
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
     header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid
