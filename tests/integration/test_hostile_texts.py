@@ -118,9 +118,9 @@ def test_a_page_shows_texts_of_others_as_text(run: Run, record: Record, tmp_path
 
 
 def test_a_header_gives_texts_of_one_line(make_raw: Callable[[bytes], Dataset]) -> None:
-    """Facts of a header hold no control of ASCII and no NUL; line breaks part words, so that the mapping reads them."""
+    """Facts of a header hold no control of ASCII; line breaks and NUL part words, so that the mapping reads them."""
     facts = Instance.from_dataset(make_raw(b"XR HAND\r\n\x1b[2Jleft\0\x07"))
-    assert facts.study_description == r"XR HAND \x1b[2Jleft\x07"
+    assert facts.study_description == r"XR HAND \x1b[2Jleft \x07"
     assert facts.body_part_examined == facts.study_description
     assert map_body_part(facts).body_part == "hand"
 
