@@ -13,6 +13,7 @@ from judged import analysed
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
+from radiographs import deep
 from records import Record
 
 from pacs_agent.printable import printable
@@ -115,6 +116,16 @@ def test_a_page_shows_texts_of_others_as_text(run: Run, record: Record, tmp_path
     page = (tmp_path / "site.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_predict_of_a_deep_header_is_a_reason(run: Run, tmp_path: Path) -> None:
+    """No traceback: the file has its row, as any other that cannot be read."""
+    deep(tmp_path / "deep.dcm")
+    code, out, err = run("predict", "deep.dcm", "--json")
+    assert (code, err) == (1, "")
+    [answer] = json.loads(out)
+    assert (answer["abnormal_probability"], answer["finding"]) == (None, None)
+    assert answer["reason"]
 
 
 def test_a_header_gives_texts_of_one_line(make_raw: Callable[[bytes], Dataset]) -> None:
