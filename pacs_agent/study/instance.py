@@ -26,7 +26,7 @@ REJECTIONS = {
     "113039": "data retention policy expired",
 }
 MAX_REJECTED = 10_000  # references kept of one rejection note
-_BREAKS = re.compile("[\t\n\f\r]+")  # what a text may hold of controls, PS3.5 6.1.3
+_BREAKS = re.compile("[\0\t\n\f\r]+")  # what a text may hold of controls, PS3.5 6.1.3
 _CONTROLS = re.compile("[\x01-\x1f\x7f]")
 MAX_TEXT = 1024  # characters kept of one header text; the standard's longest short text (ST) has 1024
 
@@ -244,9 +244,9 @@ def _text(ds: Dataset, keyword: str) -> str:
         text = value.decode("ascii", "replace")
     else:
         text = "\\".join(str(part) for part in value)
-    # A surrogate or NUL would break UTF-8 columns further on; other controls whatever shows them. Breaks part words.
-    # Those beyond ASCII stay: of a wrong character set, they are letters (0x84 is ä in IBM 850).
-    text = " ".join(_BREAKS.split(text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")))
+    # A surrogate would break UTF-8 columns further on, controls whatever shows them; breaks, and NUL, part words.
+    # Controls beyond ASCII stay: of a wrong character set, they are letters (0x84 is ä in IBM 850).
+    text = " ".join(_BREAKS.split(text.rstrip(" \0").encode("utf-8", "replace").decode("utf-8")))
     return _CONTROLS.sub(lambda control: printable(control.group()), text.strip())[:MAX_TEXT]
 
 

@@ -13,6 +13,7 @@ from judged import analysed
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
+from radiographs import deep
 from records import Record
 
 from pacs_agent.printable import printable
@@ -117,10 +118,20 @@ def test_a_page_shows_texts_of_others_as_text(run: Run, record: Record, tmp_path
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+def test_predict_of_a_deep_header_is_a_reason(run: Run, tmp_path: Path) -> None:
+    """No traceback: the file has its row, as any other that cannot be read."""
+    deep(tmp_path / "deep.dcm")
+    code, out, err = run("predict", "deep.dcm", "--json")
+    assert (code, err) == (1, "")
+    [answer] = json.loads(out)
+    assert (answer["abnormal_probability"], answer["finding"]) == (None, None)
+    assert answer["reason"]
+
+
 def test_a_header_gives_texts_of_one_line(make_raw: Callable[[bytes], Dataset]) -> None:
-    """Facts of a header hold no control of ASCII and no NUL; line breaks part words, so that the mapping reads them."""
+    """Facts of a header hold no control of ASCII; line breaks and NUL part words, so that the mapping reads them."""
     facts = Instance.from_dataset(make_raw(b"XR HAND\r\n\x1b[2Jleft\0\x07"))
-    assert facts.study_description == r"XR HAND \x1b[2Jleft\x07"
+    assert facts.study_description == r"XR HAND \x1b[2Jleft \x07"
     assert facts.body_part_examined == facts.study_description
     assert map_body_part(facts).body_part == "hand"
 
