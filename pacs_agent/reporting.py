@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
-from pacs_agent.deliver.outbox import Addresses, Outbox, gets
-from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
+from pacs_agent.deliver.outbox import Addresses, Outbox
+from pacs_agent.errors import NotUnderstoodError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.receive.dataset import read_kept_header
+from pacs_agent.receive.part10 import read_part10
 from pacs_agent.record import analysing
-from pacs_agent.record.analysing import ReportRow
+from pacs_agent.record.analysing import PredecessorRow, ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
 from pacs_agent.record.store import Store
 from pacs_agent.report import capture
@@ -67,22 +68,16 @@ class Reporting:
         """
         named = {image.sop_instance_uid for finding in findings for image in finding.images}
         sources = [self._source(instance) for instance in claim.instances if instance.facts.sop_instance_uid in named]
-        predecessors = [
-            Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
-            for row in analysing.predecessors(self._store, claim.study_id)
-        ]
+        predecessors = analysing.predecessors(self._store, claim.study_id)
         addresses = self._outbox.addresses(
             received_at=claim.received_at,
             calling_ae_title=claim.calling_ae_title,
             findings=[(finding.body_part, finding.finding) for finding in findings],
             offered=analysing.offered_destinations(self._store, claim.study_id),
         )
-        targets = self._settings.destination
-        classes = {target.sr_class for target in targets if gets(target, "sr")} if targets else {"comprehensive3d"}
         rows: list[ReportRow] = []
         captures: dict[str, CaptureReference | str] = {}
-        wanted = not targets or any(gets(target, "capture") for target in targets)
-        if wanted and "capture" in self._settings.report.objects:
+        if "capture" in self._settings.report.objects and addresses.wants("capture"):
             headers = {str(source.SOPInstanceUID): source for source in sources}
             for uid, made in self._captures(claim, findings, headers, addresses):
                 if isinstance(made, str):
@@ -97,14 +92,14 @@ class Reporting:
                 claim,
                 findings,
                 sources,
-                [each for each in predecessors if each.sop_class_uid == uid],
+                predecessors,
                 captures,
                 left_out,
                 name,
                 addresses,
             )
-            for name, uid in SR_CLASSES.items()
-            if name in classes
+            for name in SR_CLASSES
+            if addresses.wants("sr", name)
         ]
         return rows
 
@@ -180,19 +175,24 @@ class Reporting:
         claim: Claim,
         findings: Sequence[Finding],
         sources: Sequence[Dataset],
-        predecessors: Sequence[Predecessor],
+        predecessors: Sequence[PredecessorRow],
         captures: Mapping[str, CaptureReference | str],
         left_out: Sequence[LeftOut],
         sr_class: SrClass,
         addresses: Addresses,
     ) -> ReportRow:
+        there = addresses.deliveries("sr", sr_class).keys()
         ds = structured_report(
             findings,
             sources,
             self._model,
             self._equipment,
             self._identity(claim, new_uid()),
-            predecessors=predecessors,
+            predecessors=[
+                Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
+                for row in predecessors
+                if row.destinations & there
+            ],
             captures=captures,
             left_out=left_out,
             sr_class=sr_class,
@@ -201,9 +201,13 @@ class Reporting:
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
-    """The header of an image; where its file is gone, what the record knows of it."""
+    """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it."""
     if path and (file := data_dir / path).is_file():
-        return dcmread(file, stop_before_pixels=True)
+        try:
+            kept = read_part10(file)
+            return read_kept_header(kept.encoded, kept.transfer_syntax_uid)
+        except NotUnderstoodError as error:
+            log.warning("header not read", sop_instance_uid=facts.sop_instance_uid, reason=str(error))
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
     header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid

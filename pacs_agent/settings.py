@@ -125,6 +125,7 @@ class Listener(_Section):
     allowed_calling_ae_titles: tuple[str, ...] = ()
     allow_any: bool = False
     max_associations: int = Field(64, ge=1, le=1000)
+    max_associations_per_caller: int = Field(32, ge=1, le=1000, description="of one AE title at one address")
     max_pending_connections: int = Field(32, ge=1, le=1000, description="connections without an association yet")
     association_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 600

@@ -52,6 +52,12 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = 
     pytest.fail(f"{what} did not come true within {timeout_s:g} s")
 
 
+def accepts_tcp(port: int) -> bool:
+    """Whether anybody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def answers_echo(port: int, called: str) -> bool:
     """Whether an SCP answers C-ECHO."""
     ae = AE(ae_title="TESTS")

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from pacs_agent.evaluation.metrics import Figure, Floats, Scored, measure_group
+from pacs_agent.evaluation.metrics import Draws, Figure, Scored, measure_group
 from training.errors import TrainingError
 from training.mura import Image
 from training.phantoms import RECORD_NAME
@@ -54,7 +54,7 @@ def read_lesions(root: Path) -> dict[Path, tuple[str, float]] | None:
 
 
 def by_lesion(
-    scored: Scored, images: Sequence[Image], lesions: Mapping[Path, tuple[str, float]], draws: Floats
+    scored: Scored, images: Sequence[Image], lesions: Mapping[Path, tuple[str, float]], draws: Draws
 ) -> ByLesion:
     """AUROC of each severity and of each kind, image level.
 

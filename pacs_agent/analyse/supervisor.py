@@ -277,6 +277,12 @@ class AnalysisProcess:
         return pipe
 
     def _spawn(self) -> Connection:
+        try:
+            return self._start_process()
+        except OSError as error:
+            raise WorkerDiedError(f"the analysis process cannot be started: {error.strerror}") from error
+
+    def _start_process(self) -> Connection:
         ours, theirs = socket.socketpair()
         with theirs:
             # A process that is stopped in the middle of a message must not hold us either.
@@ -287,17 +293,14 @@ class AnalysisProcess:
             with self._life:
                 if self._stopped:
                     raise WorkerDiedError("the analysis process was stopped")
-                try:
-                    self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-                        # -P: nothing is imported from the working directory
-                        [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
-                        pass_fds=[theirs.fileno()],
-                        stdin=subprocess.DEVNULL,
-                        stdout=2,  # what a library prints is not a result
-                        process_group=0,  # a terminal's Ctrl-C is for the parent
-                    )
-                except OSError as error:
-                    raise WorkerDiedError(f"the analysis process cannot be started: {error.strerror}") from error
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
+                    # -P: nothing is imported from the working directory
+                    [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # what a library prints is not a result
+                    process_group=0,  # a terminal's Ctrl-C is for the parent
+                )
         return self._pipe
 
     def _exchange(self, pipe: Connection, message: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from pacs_agent.settings import Destination, Tls
 
 NOT_ACCEPTED = "the destination does not accept this SOP class"
+NOTHING_SENT = "the association ended before anything could be sent"
 
 
 def scu(ae_title: str, timeout_s: float) -> AE:

@@ -17,7 +17,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from pynetdicom.status import STATUS_FAILURE, code_to_category
 
 from pacs_agent.commitment import answer_report
-from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, association, why_not_established
+from pacs_agent.deliver.association import (
+    NOT_ACCEPTED,
+    NOTHING_SENT,
+    accepts_nothing,
+    association,
+    why_not_established,
+)
 from pacs_agent.faults import crash_point
 from pacs_agent.record import committing
 from pacs_agent.record.committing import CommitmentRequest, CommitmentResult
@@ -82,16 +88,19 @@ class Commitments:
         except OSError as error:
             committing.give_back_request(self._store, request)
             return len(request.objects), f"cannot be reached: {error}"
+        unreached = None
         if assoc.is_established:
-            self._ask(assoc, request, reports)
+            unreached = self._ask(assoc, request, reports)
         elif accepts_nothing(assoc):
             self._refused(request, f"storage commitment: {NOT_ACCEPTED}")
         else:
+            unreached = why_not_established(assoc)
+        if unreached:
             committing.give_back_request(self._store, request)
-            return len(request.objects), why_not_established(assoc)
-        return len(request.objects), None
+        return len(request.objects), unreached
 
-    def _ask(self, assoc: Association, request: CommitmentRequest, reports: "_Reports") -> None:
+    def _ask(self, assoc: Association, request: CommitmentRequest, reports: "_Reports") -> str | None:
+        """Why nothing was asked, where that is so."""
         reports.attach(assoc)
         try:
             answer, _ = assoc.send_n_action(
@@ -101,8 +110,7 @@ class Commitments:
                 StorageCommitmentPushModelInstance,
             )
         except RuntimeError:  # pynetdicom's, for an association that ended before it wrote anything
-            committing.give_back_request(self._store, request)
-            return
+            return NOTHING_SENT
         crash_point("commitment asked")
         status = answer.get("Status")
         if status is None:  # it may have come through: a report would be right, and time will tell
@@ -117,6 +125,7 @@ class Commitments:
         reports.finish(self._destination.timeout_seconds)
         if assoc.is_established:
             assoc.release()
+        return None
 
     def _refused(self, request: CommitmentRequest, why: str) -> None:
         log.error("storage commitment refused", reason=why, objects=len(request.objects))

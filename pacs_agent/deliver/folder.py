@@ -5,6 +5,7 @@ refuses (full, read-only, not mounted, no right) may pass: then nothing is parke
 which could hide a mount that is missing.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,13 @@ MODE = 0o640  # whoever reads the folder is of its group
 
 class FolderSender(Sender):
     """Writes the objects of one destination into its folder; made and run as any other sender."""
+
+    def run(self, stop: threading.Event, idle_s: float = 0.5) -> None:
+        """As any sender; before that what a kill left half written goes, for its object may be withdrawn by now."""
+        with contextlib.suppress(OSError):  # not mounted, say: delivery says so
+            for path in (self._destination.folder or Path()).glob(".2.25.*.tmp"):
+                path.unlink(missing_ok=True)
+        super().run(stop, idle_s)
 
     def _deliver(self, dues: Sequence[Due], stop: threading.Event) -> None:
         folder = self._destination.folder or Path()

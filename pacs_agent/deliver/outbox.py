@@ -58,6 +58,12 @@ class Addresses:
 
     addresses: tuple[_Address, ...]
 
+    def wants(self, kind: str, sr_class: str | None = None) -> bool:
+        """Whether an object of *kind* is to be made; where there is no destination, one of each for its own sake."""
+        if not self.addresses:
+            return sr_class in (None, "comprehensive3d")
+        return bool(self._of(kind, sr_class))
+
     def deliveries(self, kind: str, sr_class: str | None = None) -> Deliveries:
         """Where an object of *kind* goes; of a structured report only where its class is the wanted one."""
         return {
@@ -74,7 +80,8 @@ class Addresses:
         return [
             each
             for each in self.addresses
-            if gets(each.destination, kind) and sr_class in (None, each.destination.sr_class)
+            if (each.destination.objects is None or kind in each.destination.objects)
+            and sr_class in (None, each.destination.sr_class)
         ]
 
 
@@ -85,11 +92,6 @@ def _named(ds: Dataset) -> list[str]:
 
 def _is_report(ds: Dataset) -> bool:
     return str(ds.SOPClassUID).startswith("1.2.840.10008.5.1.4.1.1.88.")  # PS3.4 B.5: the SR document classes
-
-
-def gets(destination: Destination, kind: str) -> bool:
-    """Whether a destination gets objects of that kind at all."""
-    return destination.objects is None or kind in destination.objects
 
 
 class Outbox:

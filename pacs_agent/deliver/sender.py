@@ -19,7 +19,14 @@ from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 
-from pacs_agent.deliver.association import NOT_ACCEPTED, accepts_nothing, association, cut, why_not_established
+from pacs_agent.deliver.association import (
+    NOT_ACCEPTED,
+    NOTHING_SENT,
+    accepts_nothing,
+    association,
+    cut,
+    why_not_established,
+)
 from pacs_agent.deliver.commitment import Commitments
 from pacs_agent.deliver.outbox import Backoff
 from pacs_agent.errors import SHORTAGES
@@ -202,7 +209,7 @@ class Sender:
         elif is_broken:
             self._broken += 1
         elif left:
-            self._out_of_reach(left, "the association ended before anything could be sent")
+            self._out_of_reach(left, NOTHING_SENT)
             return
         if left:
             delivering.give_back(self._store, left)

@@ -12,8 +12,8 @@ import numpy as np
 
 from pacs_agent.evaluation.metrics import (
     OVERALL,
+    Draws,
     Figure,
-    Floats,
     Scored,
     draw_patients,
     measure_group,
@@ -103,7 +103,7 @@ def compare(
     )
 
 
-def _agreement(body_part: str, pairs: Sequence[Pair], claimed: Sequence[Pair], draws: Floats) -> Agreement:
+def _agreement(body_part: str, pairs: Sequence[Pair], claimed: Sequence[Pair], draws: Draws) -> Agreement:
     """*claimed* are those of all parts: the numbering of patients is that of *draws*."""
     patients, _ = patients_of([pair.a for pair in claimed])
     inside = np.array([body_part in (OVERALL, pair.a.body_part) for pair in claimed], dtype=bool)

@@ -4,7 +4,7 @@ A resample draws as many patients as there are, with replacement, and takes ever
 parts: images of one patient are not independent. Never reads a file, never decides a threshold, never draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,9 +16,10 @@ EVERY_FIGURE: Final = (*FIGURES, "ppv")
 OVERALL: Final = "overall"
 ECE_BINS: Final = 15
 RESAMPLES: Final = 1000
-CHUNK: Final = 100  # resamples at a time: bounds the memory of AUROC to CHUNK × N weights
+WEIGHTS_AT_A_TIME: Final = 2_000_000  # float64: bounds the memory of a figure, however many the patients
 
 Floats = NDArray[np.float64]
+Draws = NDArray[np.uint16]  # a patient is drawn a few times; 1,000 × 100,000 patients are 200 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +85,20 @@ class Group:
     figures: Mapping[str, Figure]
 
 
-def draw_patients(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def draw_patients(patients: int, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """How often each patient is drawn in each resample.
 
     Returns:
         (resamples, patients), each row adding up to the number of patients.
     """
-    if patients == 0:
-        return np.zeros((resamples, 0))
-    drawn = np.random.default_rng(seed).integers(0, patients, (resamples, patients))
-    drawn += np.arange(resamples)[:, np.newaxis] * patients
-    return np.bincount(drawn.ravel(), minlength=resamples * patients).reshape(resamples, patients).astype(np.float64)
+    draws = np.zeros((resamples, patients), dtype=np.uint16)
+    random = np.random.default_rng(seed)
+    for row in draws if patients else ():
+        row[:] = np.bincount(random.integers(0, patients, patients), minlength=patients)
+    return draws
 
 
-def measure(scored: Scored, draws: Floats, names: Sequence[str] = FIGURES) -> dict[str, Group]:
+def measure(scored: Scored, draws: Draws, names: Sequence[str] = FIGURES) -> dict[str, Group]:
     """Every figure, overall and for each part that occurs.
 
     Args:
@@ -114,10 +115,10 @@ def measure(scored: Scored, draws: Floats, names: Sequence[str] = FIGURES) -> di
     return groups
 
 
-def measure_group(scored: Scored, draws: Floats, names: Sequence[str] = FIGURES) -> Group:
+def measure_group(scored: Scored, draws: Draws, names: Sequence[str] = FIGURES) -> Group:
     """The figures of one group, with its interval over *draws*."""
     whole = _figures(scored, np.ones((1, draws.shape[1])))
-    chunks = [_figures(scored, draws[start : start + CHUNK]) for start in range(0, len(draws), CHUNK)]
+    chunks = [_figures(scored, weights) for weights in _chunks(draws)]
     figures = {}
     for name in names:
         resampled = np.concatenate([np.zeros(0), *(chunk[name] for chunk in chunks)])
@@ -132,12 +133,12 @@ def figure(value: float, resampled: Floats) -> Figure:
     return Figure(None if np.isnan(value) else value, low, high, len(valid))
 
 
-def measure_mean(values: Floats, patients: NDArray[np.int64], draws: Floats) -> Figure:
+def measure_mean(values: Floats, patients: NDArray[np.int64], draws: Draws) -> Figure:
     """The mean of (N,) values with its interval; undefined of none."""
     columns = np.column_stack([values, np.ones(len(values))])
     summed = _by_patient(patients, columns, draws.shape[1])
     with np.errstate(invalid="ignore"):
-        total, count = (draws @ summed).T
+        total, count = np.concatenate([np.zeros((0, 2)), *(weights @ summed for weights in _chunks(draws))]).T
         value = np.divide(*summed.sum(axis=0))
         return figure(float(value), total / count)
 
@@ -212,6 +213,13 @@ def _figures(scored: Scored, weights: Floats) -> dict[str, Floats]:
             "ece": _ece(scored, weights),
             "brier": squares / n,
         }
+
+
+def _chunks(draws: Draws) -> Iterator[Floats]:
+    """Some resamples at a time, as weights."""
+    rows = max(1, WEIGHTS_AT_A_TIME // max(1, draws.shape[1]))
+    for start in range(0, len(draws), rows):
+        yield draws[start : start + rows].astype(np.float64)
 
 
 def _by_patient(patient: NDArray[np.int64], columns: Floats, patients: int) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs_agent.evaluation.metrics import OVERALL, Figure, Floats, Scored, draw_patients, measure_group
+from pacs_agent.evaluation.metrics import OVERALL, Draws, Figure, Scored, draw_patients, measure_group
 from pacs_agent.evaluation.said import ModelName, Said, patients_of
 
 SITE_FIGURES: Final = ("sensitivity", "specificity", "ppv", "kappa", "auroc", "ece", "brier")
@@ -170,7 +170,7 @@ def _scored(cases: Sequence[Said], labels: Sequence[bool]) -> Scored:
     )
 
 
-def _cohort(by: str, name: str, known: Sequence[Said], scored: Scored, draws: Floats) -> Cohort:
+def _cohort(by: str, name: str, known: Sequence[Said], scored: Scored, draws: Draws) -> Cohort:
     labels, called = scored.labels, scored.called
 
     def patients(mask: NDArray[np.bool_]) -> int:

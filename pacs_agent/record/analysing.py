@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
@@ -74,11 +75,12 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True)
 class PredecessorRow:
-    """An earlier report of a study."""
+    """An earlier report of a study; `destinations`: those at which a new one replaces it."""
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
+    destinations: frozenset[str]
 
 
 def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
@@ -108,7 +110,9 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
     )
     rejected = select(func.max(analysis.c.revision)).join(rejection_note).where(analysis.c.study_id == study_id)
     rows = store.rows(
-        select(report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid)
+        select(
+            report.c.sop_class_uid, report.c.sop_instance_uid, report.c.series_instance_uid, delivery.c.destination
+        )
         .join(analysis, analysis.c.id == report.c.analysis_id)
         .join(delivery, delivery.c.report_id == report.c.id)
         .where(
@@ -118,10 +122,12 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
             delivery.c.attempts > 0,
             ~is_replaced,
         )
-        .group_by(report.c.id)
         .order_by(report.c.id)
-    )
-    return [PredecessorRow(*row) for row in rows]
+    )  # fmt: skip
+    return [
+        PredecessorRow(uids[0], uids[1], uids[2], frozenset(row.destination for row in there))
+        for uids, there in groupby(rows, key=lambda row: row[:3])
+    ]
 
 
 def offered_destinations(store: Store, study_id: int) -> set[str]:

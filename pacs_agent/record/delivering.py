@@ -286,7 +286,8 @@ def end_leases(store: Store, name: str) -> None:
 def forget_destinations(store: Store, configured: Collection[str]) -> int:
     """At start: what has not gone to a destination that is no longer configured is cancelled; returns how many.
 
-    Its `added_at` goes too, so that a destination added again gets what is received from then on.
+    Its `added_at` goes too, so that a destination added again gets what is received from then on. A rejection note that
+    never went there is forgotten: it has told nobody, and may be wanted again.
     """
     with store.write() as connection:
         now = store.now()
@@ -303,14 +304,16 @@ def forget_destinations(store: Store, configured: Collection[str]) -> int:
                 .order_by(delivery.c.id),
             )
         )  # fmt: skip
+        never_went = select(delivery.c.report_id).where(gone, ~may_be_there())
+        connection.execute(
+            delete(rejection_note).where(
+                rejection_note.c.destination.not_in(configured),
+                rejection_note.c.report_id.is_(None) | rejection_note.c.report_id.in_(never_went),
+            )
+        )
         count = connection.execute(
             update(delivery).where(gone).values(status="cancelled", next_attempt_at=None, last_error=why)
         ).rowcount
-        connection.execute(
-            delete(rejection_note).where(
-                rejection_note.c.report_id.is_(None), rejection_note.c.destination.not_in(configured)
-            )
-        )
         connection.execute(delete(destination).where(destination.c.name.not_in(configured)))
         return int(count)
 

@@ -294,7 +294,7 @@ def _reject(connection: sqlite3.Connection, receipt: Receipt) -> None:
             connection.execute(_REOPEN_STUDY, values)
             _settle_identity(connection, connection.execute(_STUDY, (study_instance_uid,)).fetchone(), at)
         else:
-            why = f"every image was rejected: {reason}"
+            why = f"every image that can be analysed was rejected: {reason}"
             connection.execute(_EMPTY_STUDY, (why, row["id"]))
             connection.execute(_CANCEL, (f"withdrawn: {why}", row["id"]))
             _tell(connection, at, "withdrawn", study_instance_uid=study_instance_uid, detail=why)

@@ -50,7 +50,7 @@ study = Table(
         nullable=False,
         default=False,
         server_default=false(),
-        comment="withdrawn because every image was rejected: a further image opens it again",
+        comment="withdrawn because no image to analyse is left: a further image opens it again",
     ),
 )
 Index("study_by_state", study.c.state, study.c.last_received_at)

@@ -1,24 +1,29 @@
 """Findings to objects: captures beside the report, and no capture that cannot be made holds the report up."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.uid import EnhancedSRStorage
 
 from pacs_agent.analyse.finding import Finding, ImageOutcome, ModelIdentity, decide
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
 from pacs_agent.phantom.dataset import study
+from pacs_agent.record import analysing, delivering, receiving
 from pacs_agent.record.analysing import ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
 from pacs_agent.record.store import Store
 from pacs_agent.report.content import Equipment
+from pacs_agent.report.sr import SrClass
 from pacs_agent.report.text import report_text
 from pacs_agent.reporting import Reporting
 from pacs_agent.settings import Agent, Destination, Report, Settings
+from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
 
 MODEL = ModelIdentity("net", "1", "abc", True, True, False)
@@ -57,16 +62,23 @@ class Bench:
         ]
         return decide("wrist", "R", outcomes, 0.5, MODEL, quality_control_subject=True)
 
-    def make(self, finding: Finding, render: Render, *objects: str) -> list[ReportRow]:
-        """The objects' rows."""
-        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, sr_class="enhanced")
+    def make(
+        self,
+        finding: Finding,
+        render: Render,
+        *objects: str,
+        sr_class: SrClass = "enhanced",
+        added_at: dict[str, str] | None = None,
+    ) -> list[ReportRow]:
+        """The objects' rows, where a live destination wants *sr_class* and a silent one the fullest."""
+        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, sr_class=sr_class)
         other = Destination(name="other", ae_title="OTHER", host="127.0.0.1", port=104, mode="silent")
         settings = Settings(
             agent=Agent(data_dir=self.folder),
             destination=(pacs, other),
             report=Report(objects=objects or ("sr", "capture")),
         )
-        outbox = Outbox(self.folder, self.store, (pacs, other), {"pacs": "", "other": ""})
+        outbox = Outbox(self.folder, self.store, (pacs, other), added_at or {"pacs": "", "other": ""})
         equipment = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
 
         def asked(request: CaptureRequest) -> CapturePicture | str:
@@ -134,3 +146,28 @@ def test_nothing_is_shown_that_is_not_abnormal_or_not_wanted(bench: Bench) -> No
         assert [row.object for row in rows] == ["sr", "sr"]
         assert "heat map" not in report_text(bench.read(rows[0])).lower()
     assert bench.requests == []
+
+
+def test_report_replaces_by_destination(bench: Bench) -> None:
+    """A destination that now wants another class is told what it replaces there; the others name none of it."""
+    claim, finding = bench.claim, bench.finding(0.1, 0.2)
+    facts = claim.instances[0].facts
+    receipt = receiving.Receipt(facts, Eligibility("received"), "0.dcm", "x", 1, "XR1", bench.store.now())
+    receiving.Reception(bench.store).accept(receipt)
+    sent = ReportRow("sr", EnhancedSRStorage, "9.1", "9", "old.dcm", {"pacs": ("waiting", None)})
+    analysing.record_analysis(bench.store, claim, model=None, images=[], findings=[], reports=[sent])
+    assert delivering.claim_due(bench.store, "pacs", 1, 60)
+    bench.claim = replace(claim, revision=2)
+    [enhanced, full] = bench.make(finding, picture, sr_class="comprehensive")
+    assert {*enhanced.deliveries, *full.deliveries} == {"pacs", "other"}
+    for row in (enhanced, full):
+        named = bench.read(row).get("PredecessorDocumentsSequence", [])
+        uids = [each.ReferencedSOPInstanceUID for study in named for series in study.ReferencedSeriesSequence
+                for each in series.ReferencedSOPSequence]  # fmt: skip
+        assert uids == (["9.1"] if "pacs" in row.deliveries else [])
+
+
+def test_nothing_is_made_for_a_destination_that_came_later(bench: Bench) -> None:
+    """It gets what is received from then on: no report of its class, which would go nowhere."""
+    [row] = bench.make(bench.finding(0.1, 0.2), picture, added_at={"pacs": "", "other": "9999"})
+    assert list(row.deliveries) == ["pacs"]

@@ -13,6 +13,7 @@ from peers import wait_for
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from pacs_agent.deliver import commitment
@@ -391,6 +392,27 @@ def test_down_when_it_is_to_be_asked(archive: Archive) -> None:
     archive.delivery.tick(100)
     archive.report = archive.at_once
     assert archive.ask() == 1
+    assert archive.statuses() == ["committed"]
+
+
+def test_ended_before_it_was_asked(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request was never written: it is made again, after a pause and not at once."""
+    ask = Association.send_n_action
+
+    def ended(assoc: Association, *about: Any) -> Any:
+        assoc.abort()
+        return ask(assoc, *about)
+
+    archive.delivery.put(1)
+    archive.delivery.send()
+    monkeypatch.setattr(Association, "send_n_action", ended)
+    assert archive.delivery.sender.ask_once() == 1
+    assert archive.delivery.sender.ask_once() == 0
+    assert query(archive.delivery.store.path, 'SELECT COUNT(*) FROM "commitment"').rows == ((0,),)
+    monkeypatch.undo()
+    archive.delivery.tick(100)
+    archive.report = archive.at_once
+    assert archive.delivery.sender.ask_once() == 1
     assert archive.statuses() == ["committed"]
 
 

@@ -197,6 +197,16 @@ def test_full_disk_waits_and_parks_nothing(files: Delivery, folder: Path, monkey
     assert {row["status"] for row in files.rows()} == {"delivered"}
 
 
+def test_what_a_kill_left_half_written_goes(files: Delivery, folder: Path) -> None:
+    """At the next start, whatever became of its object; no file of others does."""
+    for name in (".2.25.7.tmp", ".other.tmp", "2.25.7.dcm"):
+        (folder / name).write_bytes(b"half")
+    stop = Event()
+    stop.set()
+    files.sender.run(stop)
+    assert sorted(path.name for path in folder.iterdir()) == [".other.tmp", "2.25.7.dcm"]
+
+
 def test_folder_that_is_not_there_is_not_made(files: Delivery, folder: Path) -> None:
     """It may be a mount that is missing: waiting, until it is there; `check` says so."""
     files.put(1)

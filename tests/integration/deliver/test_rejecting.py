@@ -394,6 +394,31 @@ def test_pacs_that_refuses_the_class(site: Site, pacs: Pacs) -> None:
     assert [row["status"] for row in site.notes()] == ["delivered"]
 
 
+@pytest.mark.parametrize("came", ["nothing", "a refusal", "no answer"])
+def test_destination_that_was_removed_and_is_back(site: Site, pacs: Pacs, came: str) -> None:
+    """A note that never went there told nobody: another is made. One that may be there is not told twice."""
+    pacs.start(CR, KO)
+    first = site.delivery.put(1)
+    site.delivery.send()
+    assert site.withdraw()
+    site.tell()
+    if came != "nothing":
+        pacs.answer = breaking if came == "no answer" else lambda _event: 0xC000
+        site.delivery.send()
+    delivering.forget_destinations(site.store, [])
+    delivering.destinations_since(site.store, ["pacs"])
+    site.make = site.maker()
+    pacs.answer = lambda _event: 0
+    assert site.withdraw() == (came != "no answer")
+    site.tell()
+    assert site.delivery.send() == (came != "no answer")
+    if came != "no answer":
+        assert sorted(row["status"] for row in site.notes()) == ["cancelled", "delivered"]
+        [new] = [row["sop_instance_uid"] for row in site.notes() if row["status"] == "delivered"]
+        note = Instance.from_dataset(dcmread(site.delivery.data_dir / "outbox" / f"{new}.dcm"))
+        assert {each.sop_instance_uid for each in note.rejects} == {first}
+
+
 def test_disk_without_room(site: Site, pacs: Pacs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The note waits and the sender goes on; it is made once there is room."""
     pacs.start(CR, KO)

@@ -94,6 +94,14 @@ def test_upgrade_from_the_first_schema_keeps_every_row(first: Path) -> None:
     store.close()
 
 
+def test_upgrade_knows_what_was_refused(full: Path) -> None:
+    """A parked object was refused at every try: no rejection note is to name it, unlike one that got no answer."""
+    Store.open(full).close()
+    found = query(full, "SELECT DISTINCT status, refused_attempts = attempts FROM delivery WHERE attempts > 0").rows
+    assert {status for status, is_refused in found if is_refused} == {"parked"}
+    assert ("waiting", 0) in found
+
+
 def test_upgrade_that_fails_leaves_the_old_schema_whole(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables, views and version are one transaction."""
     before = query(first, "SELECT * FROM sqlite_schema").rows

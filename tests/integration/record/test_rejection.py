@@ -62,8 +62,9 @@ def test_a_study_without_images_is_withdrawn_and_its_report_not_sent(record: Rec
     note(record, 1, title="113037")
     state, reason = record.state()
     assert (state, reason) == (
-        "withdrawn", "every image was rejected: rejected for patient safety reasons (rejection note)",
-    )  # fmt: skip
+        "withdrawn",
+        "every image that can be analysed was rejected: rejected for patient safety reasons (rejection note)",
+    )
     assert record.select("SELECT status, finding FROM results") == [("withdrawn", "normal")]
     assert record.select("SELECT status, last_error FROM deliveries") == [("cancelled", f"withdrawn: {reason}")]
 

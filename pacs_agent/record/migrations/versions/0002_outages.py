@@ -20,7 +20,7 @@ _EVENT_TRIGGERS = (
 
 
 def upgrade() -> None:
-    """Add columns and tables, and exchange indexes; no row changes."""
+    """Add columns and tables, and exchange indexes. Of the rows only what was parked changes: every try was refused."""
     for name in ("unreachable_since", "next_attempt_at", "last_error"):
         op.add_column("destination", sa.Column(name, sa.Text(), nullable=True))
     op.add_column("study", sa.Column("disagreement", sa.Text(), nullable=True))
@@ -107,6 +107,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_commitment_requested_at", "commitment", ["requested_at"], unique=False)
     op.add_column("delivery", sa.Column("refused_attempts", sa.Integer(), nullable=False, server_default="0"))
+    op.execute("UPDATE delivery SET refused_attempts = attempts WHERE status = 'parked'")
     op.create_table(
         "rejection_note",
         sa.Column("id", sa.Integer(), nullable=False),
