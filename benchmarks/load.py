@@ -47,16 +47,16 @@ def associations(folder: Path, count: int, each: int) -> Iterator[str]:
     listener = "".join(f"{name}_timeout_seconds = {value}\n" for name, value in TIMEOUTS_S.items())
     site = Site(folder, listener=listener)
     good, bad = count - count // 2, count // 2
-    studies = Studies()
+    images = itertools.chain.from_iterable(Studies())
     with site.running(), Watch(site.daemon) as watch:
-        alone_s, _ = _send_at_once(site, studies, good, each)
+        alone, beside = ([list(itertools.islice(images, each)) for _ in range(good)] for _ in range(2))
+        never_sent = next(images)
+        alone_s, _ = _send_at_once(site, alone)
         before = _at_rest(site, watch)
-        holders = [
-            Holder(site.daemon.port, kind, next(studies)[0]) for kind in itertools.islice(itertools.cycle(KINDS), bad)
-        ]
+        holders = [Holder(site.daemon.port, kind, never_sent) for kind in itertools.islice(itertools.cycle(KINDS), bad)]
         for holder in holders:
             holder.start()
-        beside_s, at_once = _send_at_once(site, studies, good, each)
+        beside_s, at_once = _send_at_once(site, beside)
         for holder in holders:
             holder.join(max(TIMEOUTS_S.values()) + 30)
         site.settle(SETTLE_S)
@@ -65,9 +65,8 @@ def associations(folder: Path, count: int, each: int) -> Iterator[str]:
         yield from site.missing()
     print(f"{at_once} connections at once: {good} send {each} instances each, {bad} are idle, slow or break off")
     rates = [good * each / seconds for seconds in (alone_s, beside_s)]
-    print(
-        f"{'instances a second':40} {rates[0]:6.1f} alone {rates[1]:6.1f} beside them  ratio {rates[1] / rates[0]:.2f}"
-    )
+    ratio = rates[1] / rates[0]
+    print(f"{'instances a second':40} {rates[0]:6.1f} alone {rates[1]:6.1f} beside them, ratio {ratio:.2f}")
     for kind, (_, bound, _) in KINDS.items():
         if held := [holder.held_s for holder in holders if holder.kind == kind]:
             print(f"{kind:40} {len(held):6} held {max(held):6.1f} s  {bound} timeout {TIMEOUTS_S[bound]} s")
@@ -100,10 +99,10 @@ def _at_rest(site: Site, watch: Watch) -> Sample:
     return looks[-1]
 
 
-def _send_at_once(site: Site, studies: Studies, count: int, each: int) -> tuple[float, int]:
-    """So many associations, all open before the first sends; the seconds of sending, and how many were open then."""
+def _send_at_once(site: Site, loads: list[list[Sent]]) -> tuple[float, int]:
+    """An association for each load, all open before the first sends; seconds of sending, how many were open."""
     seen: list[tuple[float, int]] = []
-    barrier = threading.Barrier(count, lambda: seen.append((time.monotonic(), _connections(site))))
+    barrier = threading.Barrier(len(loads), lambda: seen.append((time.monotonic(), _connections(site))))
 
     def send(instances: list[Sent]) -> None:
         with Caller(site.daemon.port) as caller:
@@ -113,7 +112,6 @@ def _send_at_once(site: Site, studies: Studies, count: int, each: int) -> tuple[
                 site.store(caller, instance)
             caller.release()
 
-    loads = [list(itertools.islice(itertools.chain.from_iterable(studies), each)) for _ in range(count)]
     senders = [threading.Thread(target=send, args=(load,), daemon=True) for load in loads]
     for sender in senders:
         sender.start()

@@ -1,5 +1,6 @@
 """Callers that hold a place as long as they are let: silent, slow, or never ending what they began."""
 
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -7,13 +8,14 @@ from contextlib import suppress
 
 from callers import Caller, Sent
 
-TIMEOUTS_S = {"association": 3, "idle": 4, "transfer": 3}  # of a listener that is held up
+TIMEOUTS_S = {"association": 4, "idle": 5, "transfer": 4}  # of a listener that is held up
 
 
 def _trickle(caller: Caller, content: bytes) -> None:
     for byte in content:
         caller.socket.sendall(bytes([byte]))
-        time.sleep(1)
+        if select.select([caller.socket], [], [], 1)[0]:  # it is hung up: nobody answers half a PDU
+            return
 
 
 # What they do, the timeout that bounds it, and whether they have an association before.
