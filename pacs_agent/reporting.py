@@ -4,7 +4,7 @@ Enters: what the analysis station found. Leaves: rows for the record. Never send
 lets a heat map that cannot be made hold the report up.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +77,7 @@ class Reporting:
         )
         rows: list[ReportRow] = []
         captures: dict[str, CaptureReference | str] = {}
-        if "capture" in self._settings.report.objects and addresses.wants("capture"):
+        if "capture" in self._settings.report.objects and addresses.wants_captures:
             headers = {str(source.SOPInstanceUID): source for source in sources}
             for uid, made in self._captures(claim, findings, headers, addresses):
                 if isinstance(made, str):
@@ -99,7 +99,7 @@ class Reporting:
                 addresses,
             )
             for name in SR_CLASSES
-            if addresses.wants("sr", name)
+            if name in addresses.sr_classes
         ]
         return rows
 
@@ -154,7 +154,12 @@ class Reporting:
         )
 
     def _row(
-        self, kind: Literal["sr", "capture"], ds: Dataset, addresses: Addresses, sr_class: SrClass | None = None
+        self,
+        kind: Literal["sr", "capture"],
+        ds: Dataset,
+        addresses: Addresses,
+        sr_class: SrClass | None = None,
+        replaces: Iterable[PredecessorRow] = (),
     ) -> ReportRow:
         """The object's bytes made safe."""
         return ReportRow(
@@ -165,6 +170,7 @@ class Reporting:
             path=self._outbox.keep(str(ds.SOPInstanceUID), encode_part10(ds)),
             deliveries=addresses.deliveries(kind, sr_class),
             not_wanted=addresses.not_wanted(kind, sr_class),
+            replaces=tuple(row.sop_instance_uid for row in replaces),
         )
 
     def _source(self, instance: ClaimedInstance) -> Dataset:
@@ -182,6 +188,7 @@ class Reporting:
         addresses: Addresses,
     ) -> ReportRow:
         there = addresses.deliveries("sr", sr_class).keys()
+        replaced = [row for row in predecessors if row.destinations & there]
         ds = structured_report(
             findings,
             sources,
@@ -190,14 +197,13 @@ class Reporting:
             self._identity(claim, new_uid()),
             predecessors=[
                 Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
-                for row in predecessors
-                if row.destinations & there
+                for row in replaced
             ],
             captures=captures,
             left_out=left_out,
             sr_class=sr_class,
         )
-        return self._row("sr", ds, addresses, sr_class)
+        return self._row("sr", ds, addresses, sr_class, replaced)
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:

@@ -301,7 +301,7 @@ class Destination(_Section):
     storage_commitment: bool = False
     commitment_timeout_seconds: Seconds = Field(86_400, description="the longest that a commitment is waited for")
     mode: Literal["live", "silent"] = "live"
-    deliver_within_hours: float = Field(0, ge=0)
+    deliver_within_hours: float = Field(0, ge=0, le=8_760)
     sr_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
     timeout_seconds: Seconds = 60
     retry_seconds: Seconds = Field(10, description="the first pause after a failure; doubled each time")
@@ -394,9 +394,9 @@ def _known(value: tuple[str, ...], what: str, known: Sequence[str]) -> tuple[str
 class Retention(_Section):
     """How long what is finished is kept; 0: for good."""
 
-    instances_days: int = Field(7, ge=0)
-    objects_days: int = Field(30, ge=0)
-    rows_days: int = Field(0, ge=0)
+    instances_days: int = Field(7, ge=0, le=36_500)
+    objects_days: int = Field(30, ge=0, le=36_500)
+    rows_days: int = Field(0, ge=0, le=36_500)
 
 
 class Log(_Section):

@@ -416,6 +416,23 @@ def test_ended_before_it_was_asked(archive: Archive, monkeypatch: pytest.MonkeyP
     assert archive.statuses() == ["committed"]
 
 
+def test_delivered_in_time_goes_again_after_it(pacs: Pacs, store: Store, data_dir: Path) -> None:
+    """`deliver_within_hours` is of the first delivery: what was there in time is not held, and a late word counts."""
+    archive = Archive(pacs, store, data_dir, deliver_within_hours=1)
+    archive.delivery.put(1)
+    assert archive.ask() == 1
+    [before] = archive.delivery.rows()
+    archive.delivery.tick(WAIT_S + 1)
+    assert archive.delivery.sender.ask_once() == 0  # no answer in time
+    assert archive.statuses() == ["waiting"]
+    assert archive.delivery.send() == 1
+    [row] = archive.delivery.rows()
+    assert (row["status"], row["attempts"], row["delivered_at"]) == ("delivered", 2, before["delivered_at"])
+    uid, uids = archive.asked[0]
+    assert settle_commitment(store, CommitmentResult(uid, frozenset(uids), {}))
+    assert archive.statuses() == ["committed"]
+
+
 def test_replaced_report_does_not_go_again(archive: Archive) -> None:
     """A report that a later revision replaced is never sent after it, kept or not."""
     archive.report = archive.at_once

@@ -43,7 +43,7 @@ WAITING, HELD = ("waiting", None), ("held", None)
 @pytest.mark.parametrize(
     ("deliveries", "expected"),
     [
-        ({}, ("held", "no destination is configured")),
+        ({}, ("held", "no destination was there for it")),
         ({"pacs": HELD}, ("held", SILENT)),
         ({"pacs": HELD, "archive": HELD}, ("held", SILENT)),
         ({"pacs": WAITING}, ("delivered", None)),
@@ -160,7 +160,7 @@ def test_held_object_says_why(record: Record) -> None:
     analysed(record, 1, "1.4.1", silent=HELD)
     analysed(record, 2, "1.4.2")
     assert record.select(found + "'1.4.1'") == [("held", "silent mode")]
-    assert record.select(found + "'1.4.2'") == [("held", "no destination is configured")]
+    assert record.select(found + "'1.4.2'") == [("held", "no destination was there for it")]
     record.receive(3, "1.4.3")
     record.receive(4, "1.4.4")
     record.queue()
