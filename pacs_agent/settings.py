@@ -315,6 +315,13 @@ class Destination(_Section):
             Address.parse(text)
         return value
 
+    @field_validator("folder")
+    @classmethod
+    def _named_folder(cls, value: Path | None) -> Path | None:
+        if value == Path():
+            raise ValueError("is empty")
+        return value
+
     @field_validator("ae_title", "host", "port")
     @classmethod
     def _one_way(cls, value: Any, info: ValidationInfo) -> Any:

@@ -161,9 +161,9 @@ def mark_delivered(store: Store, due: Due, name: str, status: str | None, ask_at
                 commitment_due_at=to_text(ask_at) if ask_at else None,
             )
         )  # fmt: skip
-        _event(connection, now, "delivered", due, f"{name}: {status or 'written'}")
+        object_event(connection, now, "delivered", due, f"{name}: {status or 'written'}")
         if before == "cancelled":
-            _event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
+            object_event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
 
 
 def park(store: Store, due: Due, name: str, status: str | None, error: str) -> None:
@@ -177,7 +177,7 @@ def park(store: Store, due: Due, name: str, status: str | None, error: str) -> N
             .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
             .values(status="parked", last_status=status, last_error=error, next_attempt_at=None)
         ).rowcount
-        _event(
+        object_event(
             connection, store.now(), "parked" if parked else "refused after it was cancelled", due, f"{name}: {error}"
         )
 
@@ -339,13 +339,6 @@ def outbox_paths(store: Store) -> set[str]:
     return {row.path for row in store.rows(select(report.c.path).where(report.c.path.is_not(None)))}
 
 
-def _event(connection: Connection, at: str, name: str, due: Due, detail: str) -> None:
-    add_event(
-        connection, at, name, study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid,
-        detail=detail,
-    )  # fmt: skip
-
-
 def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
     """When each destination was first configured, noting the new ones now: it gets what is received from then on."""
     with store.write() as connection:
@@ -355,3 +348,11 @@ def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
                 known[name] = store.now()
                 connection.execute(insert(destination).values(name=name, added_at=known[name]))
         return known
+
+
+def object_event(connection: Connection, at: str, name: str, about: Any, detail: str) -> None:
+    """What happened to an object; *about* it: a `Due`, or a row with its and its study's UID."""
+    add_event(
+        connection, at, name, study_instance_uid=about.study_instance_uid, sop_instance_uid=about.sop_instance_uid,
+        detail=detail,
+    )  # fmt: skip
