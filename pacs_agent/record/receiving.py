@@ -119,7 +119,7 @@ VALUES (:study_instance_uid, 'receiving', 0, 0, 0, :calling_ae_title, :patient_i
 _STUDY = "SELECT * FROM study WHERE study_instance_uid = ?"
 _ADD_EVENT = "INSERT INTO event (at, event, study_instance_uid, sop_instance_uid, detail) VALUES (?, ?, ?, ?, ?)"
 _ADD_REJECTION = "INSERT OR IGNORE INTO rejection VALUES (?, ?, ?, ?, ?)"
-_REJECTED = "SELECT reason FROM rejection WHERE sop_instance_uid = ? AND study_instance_uid = ?"
+_REJECTED = "SELECT reason, note_uid FROM rejection WHERE sop_instance_uid = ? AND study_instance_uid = ?"
 _TAKE_OUT = """
 UPDATE instance SET status = 'rejected', reason = :reason, body_part = NULL, body_part_source = NULL,
   laterality = NULL, laterality_source = NULL, abnormal_probability = NULL, member_probabilities = NULL
@@ -233,10 +233,7 @@ def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     has_moved = replaced is not None and replaced["study_instance_uid"] != receipt.facts.study_instance_uid
     if replaced is not None and (has_moved or replaced["status"] != "ignored"):
         connection.execute(_REOPEN_STUDY, values | {"id": replaced["study_id"]})
-    if (known := connection.execute(_REJECTED, (uid, receipt.facts.study_instance_uid)).fetchone()) is not None:
-        if values["status"] != "ignored":
-            values |= {"status": "rejected", "reason": known["reason"]}
-        values["is_eligible"] = False
+    rejection = _rejection_of(connection, values)
     study_row = _study_of(connection, values)
     values |= _taken_out(study_row, receipt)
     if earlier:
@@ -258,10 +255,27 @@ def _accept(connection: sqlite3.Connection, receipt: Receipt) -> Outcome:
     if replaced is not None and has_moved:
         left = connection.execute(_STUDY, (replaced["study_instance_uid"],)).fetchone()
         _settle_identity(connection, left, receipt.received_at)
+    if rejection is not None and study_row["state"] != "withdrawn":
+        _tell_rejected(connection, study_row, receipt.received_at, 1, rejection["reason"], rejection["note_uid"])
+        _withdraw_if_empty(connection, study_row, receipt.received_at, rejection["reason"])
     # Our own note comes back from a PACS that forwards it: it speaks of our objects, and has done its work.
     if receipt.facts.rejects and not connection.execute(_IS_OURS, (uid,)).fetchone():
         _reject(connection, receipt)
     return "revision" if earlier else "new"
+
+
+def _rejection_of(connection: sqlite3.Connection, values: dict[str, Any]) -> sqlite3.Row | None:
+    """What a note that came first says of an instance that is not ignored anyway; *values* then say it too."""
+    known: sqlite3.Row | None = connection.execute(
+        _REJECTED, (values["sop_instance_uid"], values["study_instance_uid"])
+    ).fetchone()
+    if known is None:
+        return None
+    values["is_eligible"] = False
+    if values["status"] == "ignored":
+        return None
+    values |= {"status": "rejected", "reason": known["reason"]}
+    return known
 
 
 def _reject(connection: sqlite3.Connection, receipt: Receipt) -> None:
@@ -284,20 +298,30 @@ def _reject(connection: sqlite3.Connection, receipt: Receipt) -> None:
         count = connection.execute(_TAKE_OUT, values).rowcount
         if not count:
             continue
-        _tell(
-            connection, at, "images rejected", study_instance_uid=study_instance_uid,
-            sop_instance_uid=facts.sop_instance_uid, detail=f"{count}: {reason}",
-        )  # fmt: skip
-        if row["state"] == "withdrawn":
-            continue
-        if connection.execute(_LEFT, (row["id"],)).fetchone()[0]:
+        _tell_rejected(connection, row, at, count, reason, facts.sop_instance_uid)
+        if row["state"] != "withdrawn" and not _withdraw_if_empty(connection, row, at, reason):
             connection.execute(_REOPEN_STUDY, values)
             _settle_identity(connection, connection.execute(_STUDY, (study_instance_uid,)).fetchone(), at)
-        else:
-            why = f"every image that can be analysed was rejected: {reason}"
-            connection.execute(_EMPTY_STUDY, (why, row["id"]))
-            connection.execute(_CANCEL, (f"withdrawn: {why}", row["id"]))
-            _tell(connection, at, "withdrawn", study_instance_uid=study_instance_uid, detail=why)
+
+
+def _tell_rejected(
+    connection: sqlite3.Connection, row: sqlite3.Row, at: str, count: int, reason: str, note_uid: str
+) -> None:
+    _tell(
+        connection, at, "images rejected", study_instance_uid=row["study_instance_uid"], sop_instance_uid=note_uid,
+        detail=f"{count}: {reason}",
+    )  # fmt: skip
+
+
+def _withdraw_if_empty(connection: sqlite3.Connection, row: sqlite3.Row, at: str, reason: str) -> bool:
+    """A study without an image that can be analysed is taken back; whether it was one."""
+    if connection.execute(_LEFT, (row["id"],)).fetchone()[0]:
+        return False
+    why = f"every image that can be analysed was rejected: {reason}"
+    connection.execute(_EMPTY_STUDY, (why, row["id"]))
+    connection.execute(_CANCEL, (f"withdrawn: {why}", row["id"]))
+    _tell(connection, at, "withdrawn", study_instance_uid=row["study_instance_uid"], detail=why)
+    return True
 
 
 def _values(receipt: Receipt) -> dict[str, Any]:

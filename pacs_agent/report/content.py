@@ -226,6 +226,10 @@ def _comments(finding: Finding) -> list[str]:
         texts.append(_sentence(f"Reason: {reason}" if finding.finding == "undetermined" else reason))
     if count not in reason:
         texts.append(_sentence(count))
+    above = sum((image.counted_probability or 0) > finding.threshold for image in finding.images)
+    if finding.finding == "normal" and above:
+        alone = f"{above} image{' alone is' if above == 1 else 's alone are'} above the threshold"
+        texts.append(_sentence(f"{alone}; the finding rests on the mean of all"))
     return texts
 
 

@@ -94,10 +94,14 @@ def test_a_person_may_still_withdraw_an_emptied_study_for_good(record: Record) -
 def test_a_note_that_comes_first_holds(record: Record) -> None:
     """Its study has not been seen yet: the image that it names is rejected as it comes, the other is analysed."""
     note(record, 1)
-    analyse(record)
     record.receive(1)
-    assert images(record)["1.2.1"][0] == "rejected"
-    assert record.state() == ("analysed", None)
+    why = "rejected for quality reasons (rejection note)"
+    assert images(record)["1.2.1"] == ("rejected", why)
+    assert record.state() == ("withdrawn", f"every image that can be analysed was rejected: {why}")
+    assert [each for each in record.select("SELECT event, sop_instance_uid, detail FROM events") if why in each[2]] == [
+        ("images rejected", f"1.2.{NOTE}", f"1: {why}"),
+        ("withdrawn", None, f"every image that can be analysed was rejected: {why}"),
+    ]
     record.receive(2)
     assert "1.2.1" not in analyse(record)
     assert images(record)["1.2.2"][0] == "analysed"

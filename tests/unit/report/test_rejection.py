@@ -156,11 +156,11 @@ def test_same_arguments_give_the_same_bytes() -> None:
 
 
 def test_reason_of_any_letters() -> None:
-    """It is written in a character set that has them; what cannot be printed is left out."""
+    """It is written in a character set that has them; what cannot be printed is a blank."""
     _, sent = objects("CR")
     made = dcmread(BytesIO(encode_part10(note(sent, "ошибка\x1b[31m\n\ud800 患者"))))
     [text] = [item.TextValue for item in made.ContentSequence if "TextValue" in item and "AI result" in item.TextValue]
-    assert text == "AI result withdrawn: ошибка[31m 患者"
+    assert text == "AI result withdrawn: ошибка [31m 患者"
     assert made.SpecificCharacterSet == "ISO_IR 192"
 
 

@@ -241,6 +241,23 @@ def test_partial_is_said_in_flag_and_words(name: str) -> None:
     assert "Not analysed: the JPEG 2000 stream is broken." in comments(ds)
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "words"),
+    [
+        ((0.6, 0.3), "1 image alone is above the threshold; the finding rests on the mean of all."),
+        ((0.3, 0.2), None),
+        ((0.9, 0.3), None),
+    ],
+)
+def test_a_normal_finding_says_that_an_image_alone_would_not_be(
+    probabilities: tuple[float, float], words: str | None
+) -> None:
+    """Its image is marked abnormal: that is no contradiction, and is explained."""
+    sources = [radiograph(1), radiograph(2)]
+    told = comments(report(sources, [finding(sources, *probabilities)]))
+    assert [text for text in told if "alone" in text] == ([words] if words else [])
+
+
 def test_images_that_no_finding_speaks_of_are_told(tmp_path: Path) -> None:
     """Of a part that is analysed they make the report partial; of others it says so and is complete."""
     sources = [radiograph(1), radiograph(2)]
