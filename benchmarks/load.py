@@ -279,7 +279,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("question", nargs="*", default=["associations", "soak", "backlog"], help="%(default)s")
     parser.add_argument("--associations", type=int, default=50, help="at once, half of them bad (%(default)s)")
-    parser.add_argument("--each", type=int, default=12, help="instances of each good association (%(default)s)")
+    parser.add_argument("--each", type=int, default=4, help="instances of each good association (%(default)s)")
     parser.add_argument("--instances", type=int, default=10_000, help="of the soak (%(default)s)")
     parser.add_argument("--minutes", type=float, default=60, help="the soak sends no longer than this (%(default)s)")
     parser.add_argument("--backlog", type=int, default=2_000, help="instances while the analysis stands (%(default)s)")
