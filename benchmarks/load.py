@@ -18,9 +18,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Empty, Queue
 
 import psutil
 import pytest
@@ -138,18 +138,20 @@ LIMIT = 1.15
 LIMITS = {"seconds a study": 1.5, "threads of the daemon": 1.3, "descriptors of the daemon": 1.3}
 
 
-def soak(folder: Path, count: int) -> Iterator[str]:
-    """*count* instances, received, analysed and delivered; yields what does not hold."""
+def soak(folder: Path, count: int, minutes: float) -> Iterator[str]:
+    """*count* instances, or as many as *minutes* allow, received, analysed, delivered; yields what does not hold."""
     site = Site(folder)
     began = time.monotonic()
     with site.running(), Watch(site.daemon, done=lambda: len(site.reports)) as watch:
-        _keep_sending(site, count)
+        sent = _keep_sending(site, count, began + minutes * 60)
         site.settle(SETTLE_S)
         yield from site.missing()
+    if sent < count:
+        print(f"not all: {sent} of {count} instances were sent in {minutes:g} minutes")
     done, spent = len(site.reports), time.monotonic() - began
     print(f"{len(site.acknowledged)} instances acknowledged, {done} studies delivered in {spent:.0f} s")
-    if len(site.acknowledged) < count:
-        yield f"{count - len(site.acknowledged)} instances were not acknowledged"
+    if len(site.acknowledged) < sent:
+        yield f"{sent - len(site.acknowledged)} instances were not acknowledged"
     if len(watch.workers) > 1:
         yield f"the analysis process was replaced {len(watch.workers) - 1} times"
     try:
@@ -160,35 +162,29 @@ def soak(folder: Path, count: int) -> Iterator[str]:
     print(f"{'median of the quarter':40}    first     last   ratio  limit")
     for each in found:
         print(f"{each.what:40} {each.first:8.2f} {each.last:8.2f} {each.ratio:7.3f} {each.limit:6.2f}")
-        if each.grows and count >= JUDGED_FROM:
+        if each.grows and sent >= JUDGED_FROM:
             yield f"{each.what}: grows, {each.ratio:.2f} times"
-    if count < JUDGED_FROM:
+    if sent < JUDGED_FROM:
         print(f"growth is judged from {JUDGED_FROM} instances on")
 
 
-def _keep_sending(site: Site, count: int) -> None:
-    """Modalities send studies until there are *count* instances, never far ahead of the PACS."""
-    waiting: Queue[list[Sent]] = Queue(MODALITIES)
-    made_all = threading.Event()
-
-    def send() -> None:
-        while not (made_all.is_set() and waiting.empty()):
-            with suppress(Empty):
-                site.send(waiting.get(timeout=0.2))
-
-    senders = [threading.Thread(target=send, daemon=True) for _ in range(MODALITIES)]
-    for sender in senders:
-        sender.start()
+def _keep_sending(site: Site, count: int, until: float) -> int:
+    """Modalities send studies until there are *count* instances, never far ahead of the PACS; how many they sent."""
     left = count
-    for number, study in enumerate(Studies()):
-        wait_for(lambda number=number: number - len(site.reports) < AHEAD, SETTLE_S, "delivery")
-        waiting.put(study[:left])
-        left -= len(study[:left])
-        if not left:
-            break
-    made_all.set()
-    for sender in senders:
-        sender.join(60)
+    in_hand: set[Future[list[int]]] = set()
+    with ThreadPoolExecutor(MODALITIES, "modality") as modalities:
+        for number, study in enumerate(Studies()):
+            wait_for(lambda number=number: number - len(site.reports) < AHEAD, SETTLE_S, "delivery")
+            for sending in [each for each in in_hand if each.done()]:
+                sending.result()  # an association that failed ends the run
+                in_hand.remove(sending)
+            if not left or time.monotonic() > until:
+                break
+            in_hand.add(modalities.submit(site.send, study[:left]))
+            left -= len(study[:left])
+    for sending in in_hand:
+        sending.result()
+    return count - left
 
 
 # -- an analysis that stands still ------------------------------------------------------------------------------------
@@ -283,14 +279,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("question", nargs="*", default=["associations", "soak", "backlog"], help="%(default)s")
     parser.add_argument("--associations", type=int, default=50, help="at once, half of them bad (%(default)s)")
-    parser.add_argument("--each", type=int, default=12, help="instances of each good association (%(default)s)")
+    parser.add_argument("--each", type=int, default=4, help="instances of each good association (%(default)s)")
     parser.add_argument("--instances", type=int, default=10_000, help="of the soak (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=60, help="the soak sends no longer than this (%(default)s)")
     parser.add_argument("--backlog", type=int, default=2_000, help="instances while the analysis stands (%(default)s)")
     parser.add_argument("--work", type=Path, help="a folder on the disk to use; a new one within is used, and removed")
     arguments = parser.parse_args()
     questions: dict[str, Callable[[Path], Iterator[str]]] = {
         "associations": lambda folder: associations(folder, arguments.associations, arguments.each),
-        "soak": lambda folder: soak(folder, arguments.instances),
+        "soak": lambda folder: soak(folder, arguments.instances, arguments.minutes),
         "backlog": lambda folder: backlog(folder, arguments.backlog),
     }
     if unknown := set(arguments.question) - questions.keys():
