@@ -37,6 +37,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from pynetdicom import AE
 from radiographs import cr
 
+from pacs_agent.printable import printable
 from pacs_agent.receive.part10 import read_part10
 
 WORKERS = 6
@@ -344,7 +345,7 @@ def _log(path: Path) -> Iterator[str]:
         if traceback is not None and (is_ours or not line):
             unforeseen["\n".join(traceback[-24:])] += 1
             traceback = None
-        if not line.isprintable():
+        if line != printable(line):
             yield f"a line of the log that is not plain text: {line[:200]!r}"
         elif is_ours and any(words in line for words in UNFORESEEN):
             traceback = [LINE.sub("", line).split("  ")[0]]
