@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from random import SystemRandom
 from types import FrameType
@@ -17,7 +17,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
-from pacs_agent import __version__
+from pacs_agent import __version__, rules
 from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
@@ -27,22 +27,18 @@ from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
 from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.presence import Presence
-from pacs_agent.receive.inbox import DataDirectory, Inbox
+from pacs_agent.receive.inbox import DataDirectory
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import backup, claiming, committing, delivering, restoring, retaining
+from pacs_agent.record import backup, claiming, committing, damage, delivering, restoring, retaining
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
+from pacs_agent.recovering import Recovering
 from pacs_agent.rejecting import Rejecting
-from pacs_agent.report.sr import Equipment
-from pacs_agent.report.uids import new_uid
 from pacs_agent.reporting import Reporting
 from pacs_agent.schedule import start_schedule
 from pacs_agent.settings import Settings
-from pacs_agent.study.bodypart import BodyPartMapping, map_body_part
-from pacs_agent.study.completeness import CompletenessRule, CompletenessRules, complete_because
-from pacs_agent.study.eligibility import Eligibility, EligibilityRules, assess
-from pacs_agent.study.instance import Instance
+from pacs_agent.study.completeness import complete_because
 
 log = structlog.get_logger()
 
@@ -69,6 +65,7 @@ class Daemon:
         data_dir = settings.data_dir
         if aside := backup.finish(settings.database_path):
             log.warning("a restore that was broken off is finished", set_aside=aside.name)
+        damage.check_not_lost(settings.database_path, data_dir)
         store = self._store = Store.open(settings.database_path)
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
@@ -77,16 +74,12 @@ class Daemon:
         delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
         committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
-        equipment = _equipment(settings, store)
+        map_body_part = rules.mapping(settings)
+        self._recovering = Recovering(data_dir, store, self._outbox, settings.destination, map_body_part)
+        equipment = rules.equipment(settings, store)
         make_notes = Rejecting(data_dir, store, self._outbox, equipment)
-        self._assess = _eligibility(settings)
-        self._inbox = Inbox(
-            data_dir,
-            store,
-            assess=self._assess,
-            min_free_bytes=settings.agent.min_free_mb << 20,
-            max_instance_bytes=settings.listener.max_instance_mb << 20,
-        )
+        self._assess = rules.eligibility(settings)
+        self._inbox = rules.inbox_of(settings, store, self._assess)
         self._listener = Listener(settings.listener, self._inbox, partial(committing.settle_commitment, store))
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
@@ -103,7 +96,7 @@ class Daemon:
             bundle=bundle,
             process=self._process,
             assess=self._assess,
-            map_body_part=_mapping(settings),
+            map_body_part=map_body_part,
             make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
@@ -121,7 +114,7 @@ class Daemon:
             )
             for target in settings.destinations
         ]
-        self._rules = _completeness(settings)
+        self._rules = rules.completeness(settings)
         self._stop = threading.Event()
         self._ready_since = store.clock()
         self._failure: Exception | None = None
@@ -158,7 +151,7 @@ class Daemon:
         if restored_at := backup.restored_at(self._store):
             removed = restoring.forget_removed(self._store, self._settings.data_dir)
             self._inbox.reconcile()
-            adopted, aside = self._outbox.adopt()
+            adopted, aside = self._recovering.adopt_all()
             backup.settle_restored(self._store)
             log.warning(
                 "the database is a restored one", restored_at=restored_at, instances_not_there=removed,
@@ -166,6 +159,8 @@ class Daemon:
             )  # fmt: skip
         else:
             self._inbox.reconcile()
+            if adopted := self._recovering.adopt_lost():
+                log.error("the database has lost its last transactions", objects_found=adopted)
         self._outbox.reconcile()
 
     def _start_parts(self) -> None:
@@ -290,8 +285,12 @@ class Daemon:
 
     def _fail(self, error: Exception) -> None:
         name = threading.current_thread().name
-        log.error("a station ended; the daemon stops", station=name, exc_info=error)
-        self._failure = StationError(f"the daemon stopped: {type(error).__name__} in {name}, see the log")
+        if damage.is_damage(error):
+            self._failure = damage.damaged(self._store.path, getattr(error, "orig", error))
+            log.error("the database is damaged; the daemon stops", station=name, reason=str(self._failure))
+        else:
+            log.error("a station ended; the daemon stops", station=name, exc_info=error)
+            self._failure = StationError(f"the daemon stopped: {type(error).__name__} in {name}, see the log")
         self._stop.set()
 
     def _each_second(self) -> None:
@@ -354,35 +353,3 @@ def _bound_arenas() -> None:
     m_arena_max = -8  # mallopt(3)
     with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
         ctypes.CDLL(None).mallopt(m_arena_max, 2)
-
-
-def _eligibility(settings: Settings) -> Callable[[Instance, date], Eligibility]:
-    rules = EligibilityRules(
-        settings.eligibility.modalities, settings.eligibility.max_study_age_days, settings.eligibility.min_age_years
-    )
-    return lambda facts, received_on: assess(facts, rules, received_on)
-
-
-def _mapping(settings: Settings) -> Callable[[Instance], BodyPartMapping]:
-    return lambda facts: map_body_part(facts, settings.mapping.rules, extended=settings.mapping.extended)
-
-
-def _completeness(settings: Settings) -> CompletenessRules:
-    study = settings.study
-    return CompletenessRules(
-        CompletenessRule(study.quiet_seconds, study.max_wait_seconds),
-        {
-            caller.ae_title: CompletenessRule(
-                caller.quiet_seconds or study.quiet_seconds, caller.max_wait_seconds or study.max_wait_seconds
-            )
-            for caller in study.caller
-        },
-    )
-
-
-def _equipment(settings: Settings, store: Store) -> Equipment:
-    return Equipment(
-        device_uid=store.device_uid(new_uid()),
-        station_name=settings.listener.ae_title,
-        software_version=__version__,
-    )

@@ -43,6 +43,10 @@ class DatabaseNewerError(DatabaseError):
     """The database was written by a newer pacs-agent."""
 
 
+class DatabaseDamagedError(DatabaseError):
+    """The database is damaged."""
+
+
 class StatementError(DatabaseError):
     """The statement is wrong, or would write."""
 

@@ -113,8 +113,8 @@ class AnalysisStation:
         while not stop.is_set():
             try:
                 if failures:  # what was in hand goes back; nobody else holds a claim
+                    self._discard_unrecorded()  # first: at a start, what is left of an unclaimed study counts as sent
                     release_claims(self._store)
-                    self._discard_unrecorded()
                 worked = self._is_due() and self.work_once(stop)
             except (OperationalError, OSError, WorkerUnavailableError, BundleError) as error:
                 if stop.is_set():
@@ -183,8 +183,8 @@ class AnalysisStation:
 
     def _park(self, claim: Claim, error: Exception) -> None:
         log.exception("study failed", study_instance_uid=claim.study_instance_uid)
-        fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
         self._discard_unrecorded()
+        fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
 
     def _after_death(self, claims: Sequence[Claim], reason: str, stop: threading.Event) -> None:
         if stop.is_set():  # our own doing
@@ -210,7 +210,7 @@ class AnalysisStation:
             image = _Image(instance, mapping)
             if mapping.conflict == "side":
                 plan.contradictions.setdefault(mapping.body_part, []).append(image)
-            elif mapping.body_part or mapping.conflict == "part":
+            elif mapping.is_read:
                 plan.groups.setdefault((mapping.body_part, mapping.laterality), []).append(image)
             if mapping.conflict or not mapping.body_part:
                 plan.results.append(_result(image, "unsupported", mapping.reason))

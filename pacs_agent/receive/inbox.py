@@ -173,23 +173,26 @@ class Inbox:
         if free < self._min_free_bytes:
             raise OutOfResourcesError(f"{free >> 20} MB free, the floor is {self._min_free_bytes >> 20} MB")
 
-    def reconcile(self) -> None:
+    def reconcile(self) -> int:
         """Bring files and rows together again after whatever ended the last run.
 
         A file without a row becomes a row (its sender may have been told success); one that retention took from its row
-        and was killed before it went is its row's again; a row without its file says so; half-written files go.
+        and was killed before it went is its row's again; a row without its file says so; half-written files go. Returns
+        how many files are no instance, or cannot be read; they are left alone.
         """
         for leftover in self._tmp.iterdir():
             leftover.unlink()
         known = receiving.known_paths(self._store)
         on_disk = {str(path.relative_to(self._data_dir)): path for path in self._root.glob("??/*.dcm")}
+        unread = 0
         for relative in sorted(on_disk.keys() - known.keys(), key=lambda name: on_disk[name].stat().st_mtime_ns):
-            self._adopt(on_disk[relative])
+            unread += not self._adopt(on_disk[relative])
         if lost := known.keys() - on_disk.keys():
             receiving.mark_lost(self._store, [known[path] for path in lost])
             log.error("instance files are missing", count=len(lost))
+        return unread
 
-    def _adopt(self, path: Path) -> None:
+    def _adopt(self, path: Path) -> bool:
         try:
             meta, encoded = read_part10(path)
             received = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
@@ -198,11 +201,12 @@ class Inbox:
                 raise NotUnderstoodError("its name is not the digest of its content")
         except (NotUnderstoodError, OSError, AttributeError) as error:
             log.error("a file in the inbox is not an instance and is left alone", file=path.name, reason=str(error))
-            return
+            return False
         sender = str(meta.get("SendingApplicationEntityTitle", ""))
         modified = datetime.fromtimestamp(path.stat().st_mtime, tz=self._store.clock().tzinfo)
         self._register(path, received.facts, sha256, len(encoded), sender, modified, is_adopted=True)
         log.info("a file that no row named was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
+        return True
 
     def _register(
         self,
