@@ -14,7 +14,6 @@ from random import SystemRandom
 from types import FrameType
 
 import structlog
-from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
 from pacs_agent import __version__, rules
@@ -22,6 +21,7 @@ from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
+from pacs_agent.clock import SteadyClock
 from pacs_agent.deliver.folder import FolderSender
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
@@ -29,14 +29,14 @@ from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerU
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import backup, claiming, committing, damage, delivering, restoring, retaining
+from pacs_agent.record import backup, claiming, committing, damage, delivering, restoring, retaining, shifting
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.recovering import Recovering
 from pacs_agent.rejecting import Rejecting
 from pacs_agent.reporting import Reporting
-from pacs_agent.schedule import start_schedule
+from pacs_agent.schedule import Schedule
 from pacs_agent.settings import Settings
 from pacs_agent.study.completeness import complete_because
 
@@ -52,13 +52,15 @@ class Daemon:
 
     Args:
         settings: checked.
+        clock: gives the present, and tells when the machine's was set.
 
     Raises:
         PacsAgentError: the bundle, the data directory or the database cannot be used; nothing was opened then.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: SteadyClock | None = None) -> None:
         self._settings = settings
+        self._clock = clock or SteadyClock()
         bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
         also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
@@ -66,7 +68,8 @@ class Daemon:
         if aside := backup.finish(settings.database_path):
             log.warning("a restore that was broken off is finished", set_aside=aside.name)
         damage.check_not_lost(settings.database_path, data_dir)
-        store = self._store = Store.open(settings.database_path)
+        store = self._store = Store.open(settings.database_path, self._clock)
+        shifting.forget_future(store)
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
@@ -119,7 +122,7 @@ class Daemon:
         self._ready_since = store.clock()
         self._failure: Exception | None = None
         self._threads: list[threading.Thread] = []
-        self._scheduler: BackgroundScheduler | None = None
+        self._schedule: Schedule | None = None
         self._presence = Presence(data_dir)
         self.port = 0
 
@@ -187,7 +190,7 @@ class Daemon:
             ) from error
         self._ready_since = self._store.clock()
         self._tell()
-        self._scheduler = start_schedule(
+        self._schedule = Schedule(
             each_second=lambda: self._timely("completeness", self._each_second),
             each_night=lambda: self._timely("retention", self._each_night),
         )
@@ -218,8 +221,8 @@ class Daemon:
     def stop(self) -> None:
         """Stop accepting, finish what is in hand within `drain_seconds`, close everything."""
         deadline = time.monotonic() + self._settings.agent.drain_seconds
-        if self._scheduler:
-            self._scheduler.shutdown(wait=True)
+        if self._schedule:
+            self._schedule.shutdown()
         self._listener.stop(self._settings.agent.drain_seconds / 2)
         self._stop.set()
         for process in self._further_processes:
@@ -294,7 +297,15 @@ class Daemon:
         self._stop.set()
 
     def _each_second(self) -> None:
-        """Declare studies complete; tell who runs, and what hinders."""
+        """Look at the clock; declare studies complete; tell who runs, and what hinders."""
+        if jump := self._clock.jump():
+            shifting.shift_waits(self._store, jump, self._clock.follow)
+            self._ready_since += jump
+            names = [target.name for target in self._settings.destinations]
+            self._outbox.know(delivering.destinations_since(self._store, names))
+            if self._schedule:
+                self._schedule.clock_was_set()
+            log.warning("the machine's clock was set", by_s=round(jump.total_seconds()))
         self._declare_complete()
         self._tell()
 

@@ -102,6 +102,10 @@ class Outbox:
         close_to_others(self._root)
         sync(data_dir)
 
+    def know(self, added_at: dict[str, str]) -> None:
+        """The clock was set, and with it since when each destination is known."""
+        self._added_at = added_at
+
     def keep(self, sop_instance_uid: str, encoded: bytes) -> str:
         """Make an object's bytes safe; returns the path relative to the data directory.
 

@@ -203,7 +203,10 @@ class Inbox:
             log.error("a file in the inbox is not an instance and is left alone", file=path.name, reason=str(error))
             return False
         sender = str(meta.get("SendingApplicationEntityTitle", ""))
-        modified = datetime.fromtimestamp(path.stat().st_mtime, tz=self._store.clock().tzinfo)
+        now = self._store.clock()
+        modified = min(
+            now, datetime.fromtimestamp(path.stat().st_mtime, tz=now.tzinfo)
+        )  # the clock may have been ahead
         self._register(path, received.facts, sha256, len(encoded), sender, modified, is_adopted=True)
         log.info("a file that no row named was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
         return True
