@@ -71,6 +71,10 @@ class WorkerUnavailableError(WorkerDiedError):
     """The analysis process cannot be started."""
 
 
+class DeviceExhaustedError(PacsAgentError):
+    """The device has not memory enough for a single image."""
+
+
 class StationError(PacsAgentError):
     """A station of the daemon ended by an error that it does not know; the log has its traceback."""
 

@@ -202,6 +202,7 @@ class AnalysisProcess:
         Raises:
             WorkerDiedError: it died, was stopped, was silent for *timeout_s* or answered nonsense; nothing is known of
                 these images then. It is gone, and the next call starts another.
+            WorkerUnavailableError: its device has not memory enough, whatever the image; it is alive.
             WorkerUnavailableError, BundleError: it was gone and cannot be started again; no image was looked at.
         """
         with self._conversation:
@@ -227,7 +228,8 @@ class AnalysisProcess:
 
         Raises:
             WorkerDiedError: it died of it, was silent for *timeout_s* or answered nonsense.
-            WorkerUnavailableError, BundleError: it was stopped, or was gone and cannot be started again.
+            WorkerUnavailableError, BundleError: it was stopped, or was gone and cannot be started again, or its device
+                has not memory enough.
         """
         with self._conversation:
             pipe = self._ensure()
@@ -311,6 +313,8 @@ class AnalysisProcess:
             self._fail(NONSENSE)
         if not isinstance(answer, dict):
             self._fail(NONSENSE)
+        if "exhausted" in answer:
+            raise WorkerUnavailableError(str(answer["exhausted"]))
         return answer
 
     def _receive(self, pipe: Connection, limit: int, message: bytes = b"") -> bytes:

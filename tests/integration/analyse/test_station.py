@@ -1,6 +1,7 @@
 """The analysis station on a real database: what is nobody's fault costs no study anything."""
 
 import errno
+import os
 import sqlite3
 import textwrap
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from peers import wait_for
+from radiographs import hand
 
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
@@ -110,6 +112,48 @@ def test_process_that_cannot_start_costs_no_study_a_death(
         moody.stop()
         thread.join(30)
     assert not thread.is_alive()
+
+
+EXHAUSTED = """
+    import sys
+    from pathlib import Path
+    import torch
+    from pacs_agent.analyse import worker
+    from pacs_agent.analyse.ensemble import Ensemble
+    examine = Ensemble._examine
+    def short(*arguments):
+        if not Path(__file__).with_name("device-is-back").exists():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return examine(*arguments)
+    Ensemble._examine = short
+    worker.main(int(sys.argv[1]))
+"""
+
+
+def test_device_short_of_memory_costs_no_study_a_death(
+    queued: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process lives on, the study waits and the reason is told; then it is analysed."""
+    hand().save_as(queued.path.parent / "inbox" / "x", enforce_file_format=True)
+    (tmp_path / "exhausted.py").write_text(textwrap.dedent(EXHAUSTED))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    process = AnalysisProcess(
+        load_bundle("demonstration"), device="cpu", batch_images=2, max_pixels=1_000_000, memory_limit_mb=8192,
+        timeout_s=60, module="exhausted",
+    )  # fmt: skip
+    working = station(queued, process)
+    try:
+        for _ in range(2):
+            with pytest.raises(WorkerUnavailableError, match="cpu has not memory enough for one image"):
+                working.work_once(threading.Event())
+            assert state(queued) == ("queued", 0, None)
+            pid = process.pid
+        (tmp_path / "device-is-back").touch()
+        assert working.work_once(threading.Event()) == 1
+        assert state(queued)[0] == "analysed"
+        assert process.pid == pid is not None
+    finally:
+        process.stop()
 
 
 @pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, "analysed"), (errno.ENOENT, "failed")])
