@@ -63,6 +63,10 @@ class UnsupportedImageError(PixelsError):
     """The picture is of a kind that is not analysed."""
 
 
+class UnreadableInstanceError(PixelsError):
+    """The disk does not give an instance's file back, which says nothing of the picture."""
+
+
 class WorkerDiedError(PacsAgentError):
     """The analysis process died or stopped answering."""
 

@@ -4,6 +4,7 @@ Enters: what the analysis station found. Leaves: rows for the record. Never send
 lets a heat map that cannot be made hold the report up.
 """
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox
-from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import UnreadableInstanceError, WorkerDiedError, WorkerUnavailableError
 from pacs_agent.record import analysing
 from pacs_agent.record.analysing import PredecessorRow, ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
@@ -200,9 +201,18 @@ class Reporting:
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
-    """The header of an image; where its file is gone, what the record knows of it."""
+    """The header of an image; where its file is gone, what the record knows of it.
+
+    Raises:
+        UnreadableInstanceError: the disk does not give it back.
+    """
     if path and (file := data_dir / path).is_file():
-        return dcmread(file, stop_before_pixels=True)
+        try:
+            return dcmread(file, stop_before_pixels=True)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise UnreadableInstanceError(f"{path}: {error.strerror}") from error
+            raise
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
     header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid

@@ -57,6 +57,7 @@ class ImageAnswer:
         reason: why it could not be read, for a person.
         doubt: why its probability must not count, for a person.
         attention: the highest value of its heat map; None where it could not be read.
+        is_unread: the reason is the disk's, which may give the file back another time.
     """
 
     key: str
@@ -65,6 +66,7 @@ class ImageAnswer:
     reason: str | None
     doubt: str | None = None
     attention: float | None = None
+    is_unread: bool = False
 
     def outcome(self, sop_instance_uid: str, series_instance_uid: str) -> ImageOutcome:
         """The answer as the finding takes it."""
@@ -369,6 +371,7 @@ def _read_answers(answer: dict[str, Any], images: Sequence[ImageRequest]) -> lis
             reason=None if item["reason"] is None else str(item["reason"]),
             doubt=None if item.get("doubt") is None else str(item["doubt"]),
             attention=None if item.get("attention") is None else _attention(item["attention"]),
+            is_unread=item.get("unread") is True,
         )
         for image, item in zip(images, answer["images"], strict=True)
         if item["key"] == image.key

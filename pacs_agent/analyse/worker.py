@@ -9,8 +9,8 @@ Messages, each one JSON object:
     configuration  {bundle, weights_sha256, device, batch_images, max_pixels, memory_limit_mb, parent_pid}
                    → {"ready": true, "device": …} or {"error": line}, or {"exhausted": line}
     request        {"images": [{key, path, body_part}, …]}
-                   → {"images": [{key, abnormal_probability, member_probabilities, reason, doubt, attention}, …]},
-                   same order; or {"exhausted": line}: the device has not memory enough, which is no image's fault
+                   → {"images": [{key, abnormal_probability, member_probabilities, reason, unread, doubt, attention},
+                   …]}, same order; or {"exhausted": line}: the device has not memory enough, which is no image's fault
     request        {"capture": {path, body_part, full_scale, title, lines, scale}}
                    → {"rows", "columns"} and then rows × columns × 3 bytes, or {"reason": line}, or as above
 """
