@@ -14,12 +14,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
@@ -114,6 +115,7 @@ class Inbox:
 
         Raises:
             OutOfResourcesError: the disk is below its floor, or refused the write.
+            DBAPIError: the database refused; unless a row names it after all, nothing is left.
         """
         facts = received.facts
         self.check_space()
@@ -132,13 +134,21 @@ class Inbox:
             crash_point("instance written")
             sha256 = digest.result()
             path = self._root / sha256[:2] / f"{sha256}.dcm"
-            with self._spared(path):
-                rename_durably(temporary, path)
-                crash_point("instance named")
-                moment = self._store.clock()
-                outcome = self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
-                crash_point("instance recorded")
-                return outcome
+            try:
+                with self._spared(path):
+                    rename_durably(temporary, path)
+                    crash_point("instance named")
+                    moment = self._store.clock()
+                    outcome = self._register(
+                        path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address
+                    )
+                    crash_point("instance recorded")
+                    return outcome
+            except DBAPIError:
+                # Not acknowledged, and perhaps for want of room: the file must not take more of it.
+                with suppress(DBAPIError, OSError):
+                    self.remove([str(path.relative_to(self._data_dir))])
+                raise
         except OSError as error:
             raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
 

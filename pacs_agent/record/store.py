@@ -24,6 +24,7 @@ from pacs_agent.record.migrate import check_current, migrate
 from pacs_agent.record.times import Clock, to_text, utc_now
 
 BUSY_TIMEOUT_S = 30.0
+JOURNAL_BYTES = 64 << 20  # what stays of a journal that grew while somebody read for long
 
 
 def _engine(path: Path) -> Engine:
@@ -41,6 +42,7 @@ def _engine(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a commit is a promise
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
