@@ -16,7 +16,7 @@ demo: $(STAMP) ## the main job on this machine: modality, agent and PACS, seven 
 	$(BIN)/pacs-agent demo
 
 test: $(STAMP) system ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) lint types imports audit test ## what CI runs: lint, types, import rules, audit, tests
 

@@ -238,7 +238,7 @@ def _instances(daemon: DaemonProcess, data: Path, modality: Modality) -> Iterato
     for uid, content in modality.acknowledged.items():
         if uid not in known:
             yield f"instance {uid} was acknowledged and is not known"
-        elif bytes(read_part10(data / paths[uid])[1]) != content:
+        elif bytes(read_part10(data / paths[uid]).encoded) != content:
             yield f"instance {uid} is not what was sent"
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from pacs_agent.errors import NotUnderstoodError
 from pacs_agent.faults import crash_point
 from pacs_agent.record.committing import CommitmentResult
+from pacs_agent.study.header import read_header
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ INVALID_ARGUMENT_VALUE = 0x0115
 ALL_COMMITTED, SOME_FAILED = 1, 2  # PS3.4 Table J.3.3-1, event type IDs
 MAX_BYTES = 4 << 20
 MAX_INSTANCES = 10_000
+_TAGS = frozenset({0x00081195, 0x00081199, 0x00081198})  # transaction, referenced and failed instances
 # PS3.3 C.14.1.1, Failure Reason
 REASONS = {
     0x0110: "processing failure",
@@ -70,7 +72,8 @@ def answer_report(event: evt.Event, settle: Callable[[CommitmentResult], bool]) 
             return NO_SUCH_EVENT_TYPE
         if information is None or information.getbuffer().nbytes > MAX_BYTES:
             raise NotUnderstoodError("it has no event information, or too much of it")
-        result = read_result(event.event_information)
+        syntax = str(event.context.transfer_syntax)
+        result = read_result(read_header(information.getbuffer(), syntax, _TAGS).elements)
         if not settle(result):
             bound.warning("commitment report of an unknown transaction", transaction_uid=result.transaction_uid[:64])
             return INVALID_ARGUMENT_VALUE

@@ -2,7 +2,8 @@
 
 What may be logged: UIDs, AE titles, addresses, reasons in our own words. A patient's ID or accession number is passed
 to a logger in `phi=` alone, which is dropped, and a traceback goes without the messages of foreign exceptions: they
-quote what they could not read. `serve --log-phi` lets both through.
+quote what they could not read. `serve --log-phi` lets both through. Whatever a text of others holds, it begins no line
+and moves no cursor.
 """
 
 import logging
@@ -17,6 +18,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo
 
 from pacs_agent.errors import PacsAgentError
+from pacs_agent.printable import printable
 
 
 def configure(level: str, form: str, *, with_phi: bool = False) -> None:
@@ -28,11 +30,11 @@ def configure(level: str, form: str, *, with_phi: bool = False) -> None:
         with_phi: whether what identifies a patient may be logged.
     """
     threshold = getattr(logging, level.upper())
-    renderer: Any = structlog.processors.JSONRenderer()
+    rendering: list[Any] = [structlog.processors.JSONRenderer()]  # which escapes whatever is not ASCII
     if form == "console":
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        colours = sys.stderr.isatty()
+        console = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+        rendering = [_printable, console]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -40,7 +42,7 @@ def configure(level: str, form: str, *, with_phi: bool = False) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if with_phi else [_without_phi]),
             structlog.processors.ExceptionRenderer(_traceback_with_messages if with_phi else _traceback),
-            renderer,
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -60,6 +62,14 @@ def configure(level: str, form: str, *, with_phi: bool = False) -> None:
 def _without_phi(_logger: Any, _method: str, event: EventDict) -> EventDict:
     event.pop("phi", None)
     return event
+
+
+def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Of what is no text the renderer writes the repr, which escapes; a traceback's lines are its own (`_told`).
+    return {
+        key: printable(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
 
 
 def _log_thread(ended: threading.ExceptHookArgs) -> None:
@@ -86,7 +96,7 @@ def _told(exc_info: ExcInfo, words: Callable[[BaseException], str]) -> str:
     error: BaseException | None = exc_info[1]
     while error is not None:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{words(error)}")
+        parts.append(f"{frames}{type(error).__module__}.{type(error).__qualname__}{printable(words(error))}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\nled to\n".join(reversed(parts))
 

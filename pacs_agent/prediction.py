@@ -86,7 +86,7 @@ def _header(file: Path) -> Instance | None:
     """The header facts of a DICOM file; None for another kind of file, whose reader says what is wrong with it."""
     try:
         return Instance.from_dataset(dcmread(file, stop_before_pixels=True))
-    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError):
+    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, RecursionError, NotImplementedError):
         return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import UNREADABLE
@@ -65,12 +66,19 @@ class Rejecting:
                     reason=getattr(error, "strerror", str(error)), next_try_in_s=PAUSE.total_seconds(),
                 )  # fmt: skip
                 return
+            except DBAPIError:
+                raise
+            except Exception as error:
+                # Whatever is wrong with one study holds no other's objects up; a person may ask for it again.
+                log.exception("no rejection note", destination=name, study_instance_uid=wanted.study_instance_uid)
+                detail = f"{name}: it cannot be made: {type(error).__name__}"
+                rejecting.drop_note(self._store, wanted, "rejection note failed", detail)
 
     def _make(self, wanted: WantedNote, destination: Destination) -> None:
         name = destination.name
         objects = rejecting.sent_objects(self._store, wanted, name)
         if not objects:
-            rejecting.drop_note(self._store, wanted, name)
+            rejecting.drop_note(self._store, wanted, "no rejection note", f"{name} has nothing of it")
             return
         ds = rejection_note(
             [Rejected(each.sop_class_uid, each.sop_instance_uid, each.series_instance_uid) for each in objects],

@@ -5,18 +5,25 @@ lets a heat map that cannot be made hold the report up.
 """
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import structlog
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox
-from pacs_agent.errors import UnreadableInstanceError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import (
+    SHORTAGES,
+    NotUnderstoodError,
+    UnreadableInstanceError,
+    WorkerDiedError,
+    WorkerUnavailableError,
+)
+from pacs_agent.receive.dataset import read_kept_header
+from pacs_agent.receive.part10 import read_part10
 from pacs_agent.record import analysing
 from pacs_agent.record.analysing import PredecessorRow, ReportRow
 from pacs_agent.record.claiming import Claim, ClaimedInstance
@@ -77,7 +84,7 @@ class Reporting:
         )
         rows: list[ReportRow] = []
         captures: dict[str, CaptureReference | str] = {}
-        if "capture" in self._settings.report.objects and addresses.wants("capture"):
+        if "capture" in self._settings.report.objects and addresses.wants_captures:
             headers = {str(source.SOPInstanceUID): source for source in sources}
             for uid, made in self._captures(claim, findings, headers, addresses):
                 if isinstance(made, str):
@@ -99,7 +106,7 @@ class Reporting:
                 addresses,
             )
             for name in SR_CLASSES
-            if addresses.wants("sr", name)
+            if name in addresses.sr_classes
         ]
         return rows
 
@@ -154,7 +161,12 @@ class Reporting:
         )
 
     def _row(
-        self, kind: Literal["sr", "capture"], ds: Dataset, addresses: Addresses, sr_class: SrClass | None = None
+        self,
+        kind: Literal["sr", "capture"],
+        ds: Dataset,
+        addresses: Addresses,
+        sr_class: SrClass | None = None,
+        replaces: Iterable[PredecessorRow] = (),
     ) -> ReportRow:
         """The object's bytes made safe."""
         return ReportRow(
@@ -165,6 +177,7 @@ class Reporting:
             path=self._outbox.keep(str(ds.SOPInstanceUID), encode_part10(ds)),
             deliveries=addresses.deliveries(kind, sr_class),
             not_wanted=addresses.not_wanted(kind, sr_class),
+            replaces=tuple(row.sop_instance_uid for row in replaces),
         )
 
     def _source(self, instance: ClaimedInstance) -> Dataset:
@@ -182,6 +195,7 @@ class Reporting:
         addresses: Addresses,
     ) -> ReportRow:
         there = addresses.deliveries("sr", sr_class).keys()
+        replaced = [row for row in predecessors if row.destinations & there]
         ds = structured_report(
             findings,
             sources,
@@ -190,29 +204,32 @@ class Reporting:
             self._identity(claim, new_uid()),
             predecessors=[
                 Predecessor(row.sop_class_uid, row.sop_instance_uid, row.series_instance_uid, claim.study_instance_uid)
-                for row in predecessors
-                if row.destinations & there
+                for row in replaced
             ],
             captures=captures,
             left_out=left_out,
             sr_class=sr_class,
         )
-        return self._row("sr", ds, addresses, sr_class)
+        return self._row("sr", ds, addresses, sr_class, replaced)
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
-    """The header of an image; where its file is gone, what the record knows of it.
+    """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it.
 
     Raises:
         UnreadableInstanceError: the disk does not give it back.
+        OSError: the machine is short of something.
     """
     if path and (file := data_dir / path).is_file():
         try:
-            return dcmread(file, stop_before_pixels=True)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                raise UnreadableInstanceError(f"{path}: {error.strerror}") from error
-            raise
+            kept = read_part10(file)
+            return read_kept_header(kept.encoded, kept.transfer_syntax_uid)
+        except NotUnderstoodError as error:
+            if isinstance(cause := error.__cause__, OSError) and cause.errno in SHORTAGES:
+                if cause.errno == errno.EIO:
+                    raise UnreadableInstanceError(f"{path}: {cause.strerror}") from error
+                raise cause from None
+            log.warning("header not read", sop_instance_uid=facts.sop_instance_uid, reason=str(error))
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid
     header.StudyInstanceUID, header.SeriesInstanceUID = facts.study_instance_uid, facts.series_instance_uid

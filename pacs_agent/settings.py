@@ -125,6 +125,7 @@ class Listener(_Section):
     allowed_calling_ae_titles: tuple[str, ...] = ()
     allow_any: bool = False
     max_associations: int = Field(64, ge=1, le=1000)
+    max_associations_per_caller: int = Field(32, ge=1, le=1000, description="of one AE title at one address")
     max_pending_connections: int = Field(32, ge=1, le=1000, description="connections without an association yet")
     association_timeout_seconds: Seconds = 30
     idle_timeout_seconds: Seconds = 600
@@ -300,7 +301,7 @@ class Destination(_Section):
     storage_commitment: bool = False
     commitment_timeout_seconds: Seconds = Field(86_400, description="the longest that a commitment is waited for")
     mode: Literal["live", "silent"] = "live"
-    deliver_within_hours: float = Field(0, ge=0)
+    deliver_within_hours: float = Field(0, ge=0, le=8_760)
     sr_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
     timeout_seconds: Seconds = 60
     retry_seconds: Seconds = Field(10, description="the first pause after a failure; doubled each time")
@@ -312,6 +313,13 @@ class Destination(_Section):
     def _readable_addresses(cls, value: dict[str, str]) -> dict[str, str]:
         for text in value.values():
             Address.parse(text)
+        return value
+
+    @field_validator("folder")
+    @classmethod
+    def _named_folder(cls, value: Path | None) -> Path | None:
+        if value == Path():
+            raise ValueError("is empty")
         return value
 
     @field_validator("ae_title", "host", "port")
@@ -393,9 +401,9 @@ def _known(value: tuple[str, ...], what: str, known: Sequence[str]) -> tuple[str
 class Retention(_Section):
     """How long what is finished is kept; 0: for good."""
 
-    instances_days: int = Field(7, ge=0)
-    objects_days: int = Field(30, ge=0)
-    rows_days: int = Field(0, ge=0)
+    instances_days: int = Field(7, ge=0, le=36_500)
+    objects_days: int = Field(30, ge=0, le=36_500)
+    rows_days: int = Field(0, ge=0, le=36_500)
 
 
 class Log(_Section):

@@ -42,8 +42,14 @@ class Authority:
         """What the other side must trust."""
         return self._own.certificate
 
-    def issue(self, name: str, host: str = "IP:127.0.0.1") -> Certificate:
-        """A certificate for a peer at *host* (`IP:…` or `DNS:…`), good for either side of a connection."""
+    def issue(self, name: str, host: str = "IP:127.0.0.1", days: int = 2) -> Certificate:
+        """A certificate for a peer at *host* (`IP:…` or `DNS:…`), good for either side of a connection.
+
+        Args:
+            name: of its files and its subject.
+            host: whose it is.
+            days: until it ends; below 0: it has ended.
+        """
         made = Certificate(self._folder / f"{self._name}-{name}.pem", self._folder / f"{self._name}-{name}.key")
         request, extensions = made.certificate.with_suffix(".csr"), made.certificate.with_suffix(".ext")
         extensions.write_text(f"subjectAltName={host}\n")
@@ -52,7 +58,7 @@ class Authority:
         )
         self._openssl(
             "x509", "-req", "-in", request, "-CA", self._own.certificate, "-CAkey", self._own.key, "-CAcreateserial",
-            "-days", "2", "-extfile", extensions, "-out", made.certificate,
+            "-days", str(days), "-extfile", extensions, "-out", made.certificate,
         )  # fmt: skip
         return made
 

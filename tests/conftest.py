@@ -1,5 +1,6 @@
 """Fixtures for every test: Orthanc as the PACS, the real samples."""
 
+import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from peers import ORTHANC, SAMPLES, Orthanc, running_orthanc
 # A slow machine is no failure: no test asserts a time.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+# A server looks every half second whether it is to stop (`poll_interval`): hundreds of tests would wait for that.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

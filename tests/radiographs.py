@@ -1,6 +1,8 @@
 """Small CR data sets for the tests, made header by header."""
 
 from functools import cache
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,3 +51,13 @@ def hand(*, seed: int = 0, **elements: Any) -> FileDataset:
 def _hand_pixels(seed: int) -> tuple[int, int, bytes]:
     picture = radiograph("hand", abnormal=False, seed=seed, view="PA", longest_side=256).picture
     return *picture.shape, np.rint(200 + picture * 3300).astype("<u2").tobytes()
+
+
+def deep(path: Path) -> None:
+    """A Part 10 file of a CR whose header has sequences 10,000 deep."""
+    whole = BytesIO()
+    cr().save_as(whole, enforce_file_format=True)
+    at = whole.getvalue().index(b"\xe0\x7f\x10\x00OW")
+    begin = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    end = b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
+    path.write_bytes(whole.getvalue()[:at] + begin * 10_000 + end * 10_000 + whole.getvalue()[at:])

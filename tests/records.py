@@ -1,5 +1,6 @@
 """A record whose clock the test moves."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,15 +52,16 @@ class Record(Store):
         """Take what is complete, for a minute."""
         return claiming.claim_studies(self, limit, 60)
 
-    def analyse(self, claim: Claim, **deliveries: Any) -> None:
-        """Record an analysis with one finding and one report."""
+    def analyse(self, claim: Claim, replaces: Sequence[str] = (), **deliveries: Any) -> None:
+        """Record an analysis with one finding and one report, which names *replaces*."""
+        uid = f"9.{claim.study_id}.{claim.revision}"
         analysing.record_analysis(
             self,
             claim,
             model=("net", "1", "abc"),
             images=[InstanceResult(image.instance_id, "analysed", body_part="hand") for image in claim.instances],
             findings=[FindingRow("hand", "R", "analysed", "normal", 0.1, 0.5, 1, 1, None)],
-            reports=[ReportRow("sr", "1.6", f"9.{claim.study_id}.{claim.revision}", "9.1", "outbox/x", deliveries)],
+            reports=[ReportRow("sr", "1.6", uid, "9.1", "outbox/x", deliveries, replaces=tuple(replaces))],
         )
 
     def state(self, study: str = "1.4") -> tuple[str, str | None]:

@@ -119,13 +119,13 @@ def seed_bundle(out: Path, seed: int) -> Bundle:
         torch.manual_seed(seed)
         network = EnhancedEnsemble()
     fields = {
-        "name": "demonstration",
+        "name": "seeded",
         "version": "0.1.0",
         **CARD,
         "gating": "by_part",
         "trained": False,
         "requires_quality_control_subject": True,
-        "intended_use": "demonstration: synthetic phantoms",
+        "intended_use": "none: random weights, to try all but the findings",
         "provenance": {
             "weights": "random initial weights, never trained",
             "seed": seed,

@@ -127,7 +127,7 @@ def sql(
 def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) -> None:
     from pacs_agent.cli import tables
 
-    printing.line(f"Study {uid}\n")
+    printing.lines(f"Study {uid}")
     printing.table(*tables.results_table(story["results"], "Results"))
     if len({(row["revision"], row["role"], row["bundle_hash"]) for row in story["analyses"]}) > 1:
         printing.table(*tables.revisions_table(story["analyses"]))
@@ -135,7 +135,7 @@ def _tell(uid: str, story: dict[str, list[dict[str, Any]]], report: str | None) 
     if len({tuple(row.values())[1:] for row in story["identities"]}) > 1:  # not where it was corrected since
         printing.table(*tables.identities_table(story["identities"]))
     if report:
-        printing.line(f"Report\n\n{report}")
+        printing.lines("Report", "", *report.rstrip("\n").split("\n"))
     if story["deliveries"]:
         printing.table(*tables.deliveries_table(story["deliveries"]))
     printing.table(*tables.history_table(story["history"]))

@@ -24,6 +24,7 @@ from pacs_agent.presence import running_state
 from pacs_agent.receive.listener import server_tls
 from pacs_agent.record.store import Store
 from pacs_agent.report.capture import CAPTURE_CLASS
+from pacs_agent.report.rejection import NOTE_CLASS
 from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.settings import Destination, Settings, Tls
 
@@ -63,6 +64,7 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
             _attempt(f"{name}: {kind}", partial(_accepts, target, ours, _sop_class(target, kind), _REMEDIES.get(kind)))
             for kind in target.objects or settings.report.objects
         ]
+        checks.append(Check(f"{name}: rejection notes", True, _notes(target, ours)))
         if target.storage_commitment:
             asked = partial(_accepts, target, ours, StorageCommitmentPushModel)
             checks.append(_attempt(f"{name}: storage commitment", asked))
@@ -150,6 +152,14 @@ def _sop_class(target: Destination, kind: str) -> str:
 
 # Where a PACS answers and does not take the class: what in the settings goes without it.
 _REMEDIES = {"capture": 'objects = ["sr"] at this destination sends no heat maps there'}
+
+
+def _notes(target: Destination, ours: str) -> str:
+    """Whether it takes a rejection note; no fault where it does not, for none is sent unless a person asks for it."""
+    try:
+        return _accepts(target, ours, NOTE_CLASS)
+    except (PacsAgentError, OSError) as error:
+        return f"{error}; only `withdraw --reject` needs it"
 
 
 def _accepts(target: Destination, ours: str, sop_class_uid: str, remedy: str | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pacs_agent.cli import printing
-from pacs_agent.cli.options import ConfigOption, JsonOption, StudyArgument, moment, not_blank
+from pacs_agent.cli.options import ConfigOption, JsonOption, StudyArgument, moment, not_blank, readable
 from pacs_agent.cli.printing import counted
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.record import reading
@@ -36,7 +36,7 @@ def resume(stage: StageArgument, config: ConfigOption = None) -> None:
 
 
 def reanalyse(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY_UID", help="Study Instance UIDs.")],
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY_UID", callback=readable, help="Study Instance UIDs.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -121,16 +121,15 @@ def withdraw(
     known = {target.name: target for target in settings.destinations}
     with _store(settings) as store:
         _settle(store, study, "withdraw", reason, list(known) if reject else [])
-        copies = [name for (name,) in reading.query(store.path, reading.COPIES, [study]).rows]
+        copies = reading.query(store.path, reading.COPIES, [study]).rows
         told = [name for (name,) in reading.query(store.path, reading.NOTES, [study]).rows]
     printing.line(f"{study} is withdrawn")
     for name in told:
         held = ", held until `release`" if name in known and known[name].mode == "silent" else ""
         printing.line(f"{name} gets a rejection note of what it has{held}")
-    for name in copies:
-        if name not in told:
-            remedy = "--reject sends a rejection note of it" if name in known else "it must be removed there"
-            printing.line(f"a copy is already at {name}: {remedy}")
+    for name, is_certain in copies:
+        remedy = "--reject sends a rejection note of it" if name in known else "it must be removed there"
+        printing.line(f"a copy {'is already' if is_certain else 'may be'} at {name}: {remedy}")
 
 
 def release(

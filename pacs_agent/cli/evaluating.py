@@ -65,7 +65,7 @@ def compare(
             }
         )
     else:
-        printing.line(f"A: {first}\nB: {second}\n")
+        printing.lines(f"A: {first}", f"B: {second}")
         printing.table(*judgements.agreement_table(found.groups))
         if found.differ_most:
             printing.table(*judgements.pairs_table([pair_record(pair) for pair in found.differ_most]))
@@ -193,7 +193,7 @@ def site_report(
             }
         )
     else:
-        printing.line(f"{chosen}\n{WARNING}\n")
+        printing.lines(str(chosen), WARNING)
         for text in summary(report):
             printing.line(text)
         printing.line()

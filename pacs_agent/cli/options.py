@@ -16,7 +16,6 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 FormatOption = Annotated[Format, typer.Option("--format", metavar="FORM", help="table, json or csv.")]
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY_UID", help="A Study Instance UID.")]
 
 
 def one_of(words: Sequence[str]) -> Callable[[str | None], str | None]:
@@ -36,13 +35,26 @@ def moment(text: str | None) -> str | None:
         return None
     try:
         given = datetime.fromisoformat(text)
-    except ValueError as error:
+        return to_text(given if given.tzinfo else given.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T08:15:00Z") from error
-    return to_text(given if given.tzinfo else given.replace(tzinfo=UTC))
+
+
+def readable(given: str | list[str]) -> str | list[str]:
+    """A callback that refuses bytes which are no text in this terminal's encoding."""
+    try:
+        "".join(given).encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter("it has bytes that are no text") from error
+    return given
 
 
 def not_blank(text: str) -> str:
-    """A callback that refuses an empty text."""
+    """A callback that refuses an empty text, and what `readable` does."""
     if not text.strip():
         raise typer.BadParameter("it is empty")
+    readable(text)
     return text
+
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY_UID", callback=readable, help="A Study Instance UID.")]

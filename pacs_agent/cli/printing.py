@@ -1,13 +1,16 @@
-"""How anything is printed: lines, tables, JSON and CSV on stdout, notes on stderr."""
+"""How anything is printed: lines, tables, JSON and CSV on stdout, notes on stderr.
+
+Whatever a text of others holds, on its way through here it begins no line and moves no cursor.
+"""
 
 import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -15,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pacs_agent.durable import write_durably
+from pacs_agent.printable import json_printable, printable
 from pacs_agent.record.reading import QueryResult
 
 UNBOUNDED = 10_000  # columns, where no person's terminal folds the lines: a row stays a line
@@ -31,17 +35,23 @@ class Format(StrEnum):
 
 def line(text: str = "") -> None:
     """A line of the answer."""
-    print(text)
+    print(printable(text))
+
+
+def lines(*texts: str) -> None:
+    """Lines of the answer, then a blank one."""
+    for text in (*texts, ""):
+        line(text)
 
 
 def note(text: str) -> None:
     """A line about the answer: progress, or what is wrong."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def document(value: Any) -> None:
     """The answer as one JSON document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json_printable(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def found(result: QueryResult, form: Format) -> None:
@@ -49,9 +59,7 @@ def found(result: QueryResult, form: Format) -> None:
     if form is Format.JSON:
         document(result.records())
     elif form is Format.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(result.columns)
-        writer.writerows(result.rows)
+        _csv(sys.stdout, result)
     else:
         table(result.columns, [[cell(value) for value in row] for row in result.rows])
 
@@ -63,22 +71,31 @@ def written(result: QueryResult, out: Path, form: str) -> None:
         json.dump(result.records(), text, indent=2, ensure_ascii=False)
         text.write("\n")
     else:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(result.columns)
-        writer.writerows(result.rows)
+        _csv(text, result)
     write_durably(out, (text.getvalue().encode(),), out.with_name(f".{out.name}.tmp"))
+
+
+def _csv(file: TextIO, result: QueryResult) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(result.columns)
+    writer.writerows(map(_printable_each, result.rows))
+
+
+def _printable_each(values: Iterable[Any]) -> list[Any]:
+    return [printable(value) if isinstance(value, str) else value for value in values]
 
 
 def rows(records: Sequence[dict[str, Any]]) -> None:
     """Records of the same columns as CSV; at least one."""
     writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(dict(zip(record, _printable_each(record.values()), strict=True)) for record in records)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Rows for a person, then a blank line; the last column is folded to the terminal, without one a row is a line."""
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    rows = [_printable_each(row) for row in rows]
     for heading in headings:
         made.add_column(Text(heading), overflow="fold", no_wrap=heading != headings[-1])
     for row in rows:
@@ -87,7 +104,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
     with console.capture() as drawn:
         console.print(made)
     if title:
-        line(f"{title}\n")
+        lines(title)
     for text in drawn.get().splitlines():
         line(text.rstrip())
     line()

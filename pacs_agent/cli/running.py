@@ -61,8 +61,8 @@ def demo(
     configure("warning", "console")
     outcome = run_demo(keep, printing.note)
     printing.table(*results_table(outcome.results.records()))
-    printing.line("The report that the PACS received for one of them:\n")
-    printing.line(outcome.report_text)
+    printing.lines("The report that the PACS received for one of them:")
+    printing.lines(*outcome.report_text.rstrip("\n").split("\n"))
     if not outcome.is_complete:
         printing.note("not every report reached the PACS")
         raise typer.Exit(1)

@@ -52,11 +52,15 @@ class Addresses:
 
     addresses: tuple[_Address, ...]
 
-    def wants(self, kind: str, sr_class: str | None = None) -> bool:
-        """Whether an object of *kind* is to be made; where there is no destination, one of each for its own sake."""
-        if not self.addresses:
-            return sr_class in (None, "comprehensive3d")
-        return bool(self._of(kind, sr_class))
+    @property
+    def sr_classes(self) -> set[str]:
+        """The classes of structured report to be made: what destinations want, and where none does one all the same."""
+        return {each.destination.sr_class for each in self._of("sr", None)} or {"comprehensive3d"}
+
+    @property
+    def wants_captures(self) -> bool:
+        """Whether captures are to be made: not where there are destinations and none gets them."""
+        return not self.addresses or bool(self._of("capture", None))
 
     def deliveries(self, kind: str, sr_class: str | None = None) -> Deliveries:
         """Where an object of *kind* goes; of a structured report only where its class is the wanted one."""

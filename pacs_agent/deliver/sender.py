@@ -43,7 +43,10 @@ STORED = (0x0000, 0xB000, 0xB006, 0xB007)
 DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.7
 BATCH = 20
 # What pydicom raises for a file that is gone, spoilt or cut short, and pynetdicom for what it cannot encode.
-UNREADABLE = (OSError, InvalidDicomError, ValueError, AttributeError, KeyError, TypeError, EOFError, struct.error)
+UNREADABLE = (
+    *(OSError, InvalidDicomError, ValueError, AttributeError, KeyError, TypeError, EOFError, struct.error),
+    *(RecursionError, NotImplementedError),  # sequences without end within each other, a VR that there is not
+)
 BROKEN_IN_A_ROW = 3  # associations that ended without one answer; then each further one waits `retry_seconds`
 
 

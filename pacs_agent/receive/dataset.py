@@ -7,24 +7,19 @@ clear error.
 import hashlib
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal
 
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs_agent.errors import DataSetMismatchError, NotUnderstoodError
-from pacs_agent.study.instance import Instance, is_valid_uid
+from pacs_agent.study.header import read_header
+from pacs_agent.study.instance import FACT_TAGS, Instance, is_valid_uid
 
-_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # float, double float, integer pixel data
-# Bounds of a header that had to be inflated; of others the sender had to send every byte.
-_MAX_INFLATED_HEADER_BYTES = 4 << 20
-_MAX_INFLATED_ELEMENTS = 10_000
+_MAX_INFLATED_HEADER_BYTES = 4 << 20  # of others the sender had to send every byte
 _INFLATED_CHUNK_BYTES = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _TAIL_BYTES = 4096  # where the end of encapsulated pixel data is looked for
-_SEQUENCE_DELIMITATIONS = (b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xfe\xe0\xdd\0\0\0\0")  # little, big endian
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +33,11 @@ class ReceivedDataSet:
     pixels: memoryview
 
 
-def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_bytes: int) -> ReceivedDataSet:
+def read_received(encoded: memoryview, transfer_syntax_uid: str, max_bytes: int) -> ReceivedDataSet:
     """Read the header of an encoded data set.
 
     Args:
-        encoded: the data set as transferred, without group 0002; read where it lies if it is a `BytesIO`.
+        encoded: the data set as transferred, without group 0002.
         transfer_syntax_uid: the accepted transfer syntax.
         max_bytes: bound of the inflated size of a deflated one.
 
@@ -51,39 +46,17 @@ def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_b
     """
     rest: _Inflation | None = None
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        rest = _Inflation(encoded.getbuffer() if isinstance(encoded, BytesIO) else encoded, max_bytes)
+        rest = _Inflation(encoded, max_bytes)
         encoded = memoryview(rest.read(_MAX_INFLATED_HEADER_BYTES))
-    stream = encoded if isinstance(encoded, BytesIO) else BytesIO(encoded)
-    stream.seek(0)
-    encoded = stream.getbuffer()
-    found_pixels = False
-    last_end: int | None = None  # where the latest element says that it ends; None: undefined length
-    elements = 0
-
-    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        nonlocal found_pixels, last_end, elements
-        elements += 1
-        if rest and elements > _MAX_INFLATED_ELEMENTS:
-            raise NotUnderstoodError
-        found_pixels = tag in _PIXEL_TAGS
-        last_end = None if length == _UNDEFINED_LENGTH else stream.tell() + length
-        return found_pixels
-
     try:
-        ds = read_dataset(
-            stream,
-            is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
-            is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-            stop_when=at_pixels,
-        )
-        end = stream.tell()
-        facts = Instance.from_dataset(ds, transfer_syntax_uid, has_pixel_data=found_pixels)
-    except Exception as error:
-        raise NotUnderstoodError(f"the data set cannot be read: {type(error).__name__}") from error
-    if not found_pixels:
+        header = read_header(encoded, transfer_syntax_uid, FACT_TAGS)
+    except NotUnderstoodError:
         if rest and not rest.is_finished:
-            raise NotUnderstoodError("the deflated data set's header is too large")
-        _check_ended(encoded, end, last_end)
+            raise NotUnderstoodError("the deflated data set's header is too large") from None
+        raise
+    if rest and not (header.has_pixels or rest.is_finished):
+        raise NotUnderstoodError("the deflated data set's header is too large")
+    facts = Instance.from_dataset(header.elements, transfer_syntax_uid, has_pixel_data=header.has_pixels)
     for name, uid in (
         ("SOPInstanceUID", facts.sop_instance_uid),
         ("SOPClassUID", facts.sop_class_uid),
@@ -92,14 +65,25 @@ def read_received(encoded: BytesIO | memoryview, transfer_syntax_uid: str, max_b
     ):
         if not is_valid_uid(uid):
             raise NotUnderstoodError(f"{name} is absent or not a UID")
-    pixels = encoded[end:]
-    if found_pixels and rest:
+    pixels = encoded[header.end :]
+    if header.has_pixels and rest:
         length, digest, tail = rest.drain(pixels)
         _check_whole(bytes(pixels[:12]), length, tail, transfer_syntax_uid)
         return ReceivedDataSet(facts, memoryview(digest))
-    if found_pixels:
+    if header.has_pixels:
         _check_whole(bytes(pixels[:12]), len(pixels), pixels[-_TAIL_BYTES:], transfer_syntax_uid)
     return ReceivedDataSet(facts, pixels)
+
+
+def read_kept_header(encoded: memoryview, transfer_syntax_uid: str) -> Dataset:
+    """All of the header of a data set that was kept, but values beyond the bounds of `study.header`.
+
+    Raises:
+        NotUnderstoodError: it is more than may be read, or spoilt.
+    """
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        encoded = memoryview(_Inflation(encoded, _MAX_INFLATED_HEADER_BYTES + 1).read(_MAX_INFLATED_HEADER_BYTES))
+    return read_header(encoded, transfer_syntax_uid).elements
 
 
 def check_request(facts: Instance, affected_sop_class_uid: str, affected_sop_instance_uid: str) -> None:
@@ -108,17 +92,6 @@ def check_request(facts: Instance, affected_sop_class_uid: str, affected_sop_ins
         raise DataSetMismatchError("SOPClassUID differs from the request's Affected SOP Class UID")
     if facts.sop_instance_uid != affected_sop_instance_uid:
         raise DataSetMismatchError("SOPInstanceUID differs from the request's Affected SOP Instance UID")
-
-
-def _check_ended(encoded: memoryview, end: int, last_end: int | None) -> None:
-    """Refuse a data set cut within an element: pydicom gives what is left of a value without a word."""
-    if last_end is None:
-        # PS3.5 7.5.2: closed by a sequence delimitation item.
-        is_whole = end == len(encoded) and bytes(encoded[-8:]) in _SEQUENCE_DELIMITATIONS
-    else:
-        is_whole = last_end == len(encoded)
-    if not is_whole:
-        raise NotUnderstoodError(f"the data set ends within an element, {len(encoded)} bytes")
 
 
 def _check_whole(head: bytes, received: int, tail: memoryview, transfer_syntax_uid: str) -> None:

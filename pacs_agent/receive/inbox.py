@@ -204,20 +204,19 @@ class Inbox:
 
     def _adopt(self, path: Path) -> bool:
         try:
-            meta, encoded = read_part10(path)
-            received = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
-            sha256 = _digest(received.facts.transfer_syntax_uid, encoded)
+            file = read_part10(path)
+            received = read_received(file.encoded, file.transfer_syntax_uid, self._max_instance_bytes)
+            sha256 = _digest(file.transfer_syntax_uid, file.encoded)
             if sha256 != path.stem:
                 raise NotUnderstoodError("its name is not the digest of its content")
-        except (NotUnderstoodError, OSError, AttributeError) as error:
+        except (NotUnderstoodError, OSError) as error:
             log.error("a file in the inbox is not an instance and is left alone", file=path.name, reason=str(error))
             return False
-        sender = str(meta.get("SendingApplicationEntityTitle", ""))
         now = self._store.clock()
-        modified = min(
-            now, datetime.fromtimestamp(path.stat().st_mtime, tz=now.tzinfo)
-        )  # the clock may have been ahead
-        self._register(path, received.facts, sha256, len(encoded), sender, modified, is_adopted=True)
+        # No later than now: the clock may have been ahead.
+        modified = min(now, datetime.fromtimestamp(path.stat().st_mtime, tz=now.tzinfo))
+        sender, size_bytes = file.sending_ae_title, len(file.encoded)
+        self._register(path, received.facts, sha256, size_bytes, sender, modified, is_adopted=True)
         log.info("a file that no row named was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
         return True
 
@@ -267,8 +266,8 @@ class Inbox:
             # Without decoding there is no telling which revision's picture this is, where there are several.
             return current.is_only
         try:
-            meta, encoded = read_part10(self._data_dir / str(current.path))
-            stored = read_received(encoded, str(meta.TransferSyntaxUID), self._max_instance_bytes)
+            file = read_part10(self._data_dir / str(current.path))
+            stored = read_received(file.encoded, file.transfer_syntax_uid, self._max_instance_bytes)
         except NotUnderstoodError:
             return False  # our file is spoilt; the sender's is not
         return stored.pixels == received.pixels

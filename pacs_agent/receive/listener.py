@@ -48,6 +48,7 @@ class _Connection:
 
     socket: BoundedSocket
     since: float = field(default_factory=time.monotonic)
+    caller: tuple[str, str] | None = None  # AE title and address, once it was let in
     is_established: bool = False
     is_storing: bool = False
     study_instance_uid: str | None = None
@@ -157,9 +158,12 @@ class Listener:
 
     def _open(self) -> dict[Association, _Connection]:
         with self._lock:
-            for association in [each for each in self._connections if each.ident is not None and not each.is_alive()]:
-                del self._connections[association]
+            self._forget_ended()
             return dict(self._connections)
+
+    def _forget_ended(self) -> None:
+        for association in [each for each in self._connections if each.ident is not None and not each.is_alive()]:
+            del self._connections[association]
 
     def _make_room(self) -> bool:
         """Whether one more connection fits; where not, the oldest that never became an association gives way.
@@ -220,9 +224,23 @@ class Listener:
         if callers and not any(caller.allows(calling, address) for caller in callers):
             refused.warning("association rejected: calling AE title not recognised, or not from this address")
             return _CALLING_NOT_RECOGNISED
-        if sum(connection.is_established for connection in self._open().values()) >= settings.max_associations:
-            refused.warning("association rejected: limit reached", limit=settings.max_associations)
+        if full := self._admit(association, (calling, address)):
+            setting, limit = full
+            refused.warning("association rejected: limit reached", limit=limit, setting=setting)
             return _LOCAL_LIMIT_EXCEEDED
+        return None
+
+    def _admit(self, association: Association, caller: tuple[str, str]) -> tuple[str, int] | None:
+        """Give the association one of the places, or say which limit stands against it: its setting and number."""
+        with self._lock:  # judged and taken at once: of many that ask together none gets a place too many
+            self._forget_ended()
+            callers = [connection.caller for connection in self._connections.values() if connection.caller]
+            if len(callers) >= self._settings.max_associations:
+                return "max_associations", self._settings.max_associations
+            if callers.count(caller) >= self._settings.max_associations_per_caller:
+                return "max_associations_per_caller", self._settings.max_associations_per_caller
+            if connection := self._connections.get(association):
+                connection.caller = caller
         return None
 
     def _on_established(self, event: evt.Event) -> None:
@@ -271,9 +289,7 @@ class Listener:
             if request.DataSet is None:  # PS3.7 9.3.1.1: a C-STORE-RQ without its data set
                 raise NotUnderstoodError("the request has no data set")
             encoded = request.DataSet.getbuffer()
-            received = read_received(
-                request.DataSet, str(event.context.transfer_syntax), self._settings.max_instance_mb << 20
-            )
+            received = read_received(encoded, str(event.context.transfer_syntax), self._settings.max_instance_mb << 20)
             check_request(received.facts, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
             check_request(received.facts, str(event.context.abstract_syntax), str(request.AffectedSOPInstanceUID))
             if connection:

@@ -3,14 +3,14 @@
 Enters: header facts, or a file. Leaves: bytes. Never touches a data set.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 
 from pacs_agent.errors import NotUnderstoodError
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs_agent.study.instance import Instance
+from pacs_agent.study.instance import Instance, is_valid_uid
 
 _VERSION = b"\x02\x00\x01\x00OB\0\0\x02\0\0\0\x00\x01"  # (0002,0001), the one element of a long form
 
@@ -40,8 +40,17 @@ def _element(number: int, vr: bytes, text: str) -> bytes:
     return b"\x02\x00" + number.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
 
 
-def read_part10(path: Path) -> tuple[FileMetaDataset, memoryview]:
-    """Group 0002 and the encoded data set of a file in the inbox.
+@dataclass(frozen=True, slots=True)
+class Part10:
+    """A file of the inbox: how and by whom it was sent, and the encoded data set."""
+
+    transfer_syntax_uid: str
+    sending_ae_title: str
+    encoded: memoryview
+
+
+def read_part10(path: Path) -> Part10:
+    """A file in the inbox.
 
     Raises:
         NotUnderstoodError: it is not a Part 10 file, or no longer there.
@@ -50,6 +59,13 @@ def read_part10(path: Path) -> tuple[FileMetaDataset, memoryview]:
         meta = read_file_meta_info(path)
         # The group length element, then as many bytes as that says.
         offset = 128 + 4 + 12 + int(meta.FileMetaInformationGroupLength)
-        return meta, memoryview(path.read_bytes())[offset:]
+        transfer_syntax_uid = str(meta.TransferSyntaxUID)
+        if not is_valid_uid(transfer_syntax_uid):
+            raise ValueError("the transfer syntax is no UID")
+        return Part10(
+            transfer_syntax_uid,
+            str(meta.get("SendingApplicationEntityTitle") or ""),
+            memoryview(path.read_bytes())[offset:],
+        )
     except Exception as error:
         raise NotUnderstoodError(f"not a Part 10 file: {type(error).__name__}") from error

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import structlog
 from pynetdicom import _config
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 from pynetdicom.pdu_primitives import P_DATA
@@ -28,7 +30,9 @@ log = structlog.get_logger()
 
 LOOK_AGAIN_S = 0.05
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
+_PROVIDER_ABORT = b"\x07\0\0\0\0\x04\0\0\x02\0"  # PS3.8 9.3.8: by the provider, no reason given
 _WHOLE_COMMAND = b"\x03"  # message control header, PS3.8 E.2
+_MAX_COMMAND_BYTES = 65_536  # a real one has some hundred; pydicom makes a hundred times as much of it
 _AROUND_COMMAND = 6  # a PDV's length, context ID and message control header
 # It would write out every message in words, for a log that we do not keep.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -49,7 +53,10 @@ class Turn:
         self.messages = association.dimse.msg_queue = _Messages(self)
         self.answers = association.dul.to_provider_queue = _Answers(self)
         association.dul._run_loop_delay = 0
+        association.__class__ = _Acceptor
+        association.acse.__class__ = _Negotiator
         association.dul.__class__ = _Provider
+        association.dul.state_machine.__class__ = _StateMachine
         association.dimse.__class__ = _Assembler
 
     def await_answer(self) -> bool:
@@ -139,6 +146,51 @@ class _Provider(DULServiceProvider):
         return pdu, "Evt10"
 
 
+class _StateMachine(StateMachine):
+    def do_action(self, event: str) -> None:
+        """As pynetdicom's; but a PDU out of turn, or with values that no PDU has, ends its association, not the thread.
+
+        Without the thread nobody would close the connection, and the association kept its place until it fell silent.
+        """
+        try:
+            super().do_action(event)
+        except Exception as error:  # noqa: BLE001 - pynetdicom raises whatever a PDU's values lead it to
+            dul, assoc = self.dul, self.dul.assoc
+            _tell(assoc, "a PDU that is out of turn or cannot be read", error)
+            if dul.socket is not None and dul.socket.socket is not None:
+                dul.socket.send(_PROVIDER_ABORT)
+                dul.socket.close()
+            assoc.is_aborted, assoc.is_established, assoc._kill = True, False, True
+            dul.kill_dul()
+            dul.to_user_queue.put(None)
+            assoc.dimse.msg_queue.put((None, None))
+
+
+class _Negotiator(ACSE):
+    def negotiate_association(self) -> None:
+        """As pynetdicom's; but a request that it cannot judge ends by an A-ABORT, and takes no thread along."""
+        try:
+            super().negotiate_association()
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell(self.assoc, "an association request that cannot be judged", error)
+            self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
+
+
+class _Acceptor(Association):
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """As pynetdicom's; but a request that it cannot serve ends its association by an A-ABORT, not its thread."""
+        try:
+            super()._serve_request(msg, context_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            _tell(self, "a request that cannot be served", error)
+            self.dul.event_queue.put("Evt19")
+
+
+def _tell(association: Association, what: str, error: Exception) -> None:
+    address = association.requestor.address
+    log.warning(f"association aborted: {what}", address=address, kind=type(error).__name__)
+
+
 class _StoreRequest(DIMSEMessage):
     """A C-STORE request whose command set was read already; its data set is collected as pynetdicom does."""
 
@@ -158,17 +210,20 @@ class _Assembler(DIMSEServiceProvider):
         """As pynetdicom's; but a message that cannot be read ends its association by an A-ABORT, not its thread."""
         try:
             fragments = primitive.presentation_data_value_list
+            self._check_command(fragments)
             if self.message is None and fragments and (message := _store_request(*fragments[0])):
                 self.message = message
                 del fragments[0]
             super().receive_primitive(primitive)
         except Exception as error:  # noqa: BLE001 - pynetdicom and pydicom raise whatever such bytes lead them to
-            log.warning(
-                "association aborted: a message that cannot be read",
-                address=self.assoc.requestor.address,
-                kind=type(error).__name__,
-            )
+            _tell(self.assoc, "a message that cannot be read", error)
             self.dul.event_queue.put("Evt19")  # PS3.8 9.2.2
+
+    def _check_command(self, fragments: list[Any]) -> None:
+        """Refuse a command set that grows without end. PS3.8 E.2: the lowest bit says that a fragment is of one."""
+        held = self.message.encoded_command_set.getbuffer().nbytes if self.message else 0
+        if held + sum(len(fragment) - 1 for _, fragment in fragments if fragment[0] & 1) > _MAX_COMMAND_BYTES:
+            raise ValueError("a command set of more than 64 KB")
 
     def send_msg(self, primitive: Any, context_id: int) -> None:
         """As pynetdicom's; the plain response to a C-STORE is written without it."""

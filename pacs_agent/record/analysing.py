@@ -1,7 +1,7 @@
 """What the analysis writes: a revision of a study with its findings and reports, in one transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from pacs_agent.record.claiming import Claim
-from pacs_agent.record.delivering import cancel_superseded
+from pacs_agent.record.delivering import cancel_superseded, may_be_there
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import (
@@ -71,6 +71,8 @@ class ReportRow:
     deliveries: dict[str, tuple[Literal["waiting", "held"], str | None]]
     # destination → why it would go there and does not
     not_wanted: dict[str, str] = field(default_factory=dict)
+    # SOP Instance UIDs of the earlier reports that it names as its predecessors
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def predecessors(store: Store, study_id: int) -> list[PredecessorRow]:
             analysis.c.study_id == study_id,
             analysis.c.revision > func.coalesce(rejected.scalar_subquery(), 0),
             report.c.object == "sr",
-            delivery.c.attempts > 0,
+            may_be_there(),
             ~is_replaced,
         )
         .order_by(report.c.id)
@@ -136,7 +138,7 @@ def offered_destinations(store: Store, study_id: int) -> set[str]:
         select(delivery.c.destination)
         .join(report, report.c.id == delivery.c.report_id)
         .join(analysis, analysis.c.id == report.c.analysis_id)
-        .where(analysis.c.study_id == study_id, delivery.c.attempts > 0)
+        .where(analysis.c.study_id == study_id, may_be_there())
         .distinct()
     )
     return {row.destination for row in rows}
@@ -206,7 +208,7 @@ def record_analysis(
                     image_count=row.image_count, images_analysed=row.images_analysed, reason=row.reason,
                 )
             )  # fmt: skip
-        _cancel_superseded(connection, claim.study_id)
+        _cancel_superseded(connection, claim.study_id, {uid for made in reports for uid in made.replaces})
         for made in reports:
             report_id = connection.execute(
                 insert(report).values(
@@ -312,10 +314,15 @@ def fail_study(store: Store, claim: Claim, reason: str) -> None:
         add_event(connection, store.now(), "failed", study_instance_uid=claim.study_instance_uid, detail=reason)
 
 
-def _cancel_superseded(connection: Connection, study_id: int) -> None:
-    """Of earlier revisions nothing goes any more, but for what was offered and may be there: it keeps its turn."""
+def _cancel_superseded(connection: Connection, study_id: int, named: Collection[str]) -> None:
+    """Of earlier revisions nothing goes any more, but for what was offered and may be there: it keeps its turn.
+
+    So does a report that a new one *named* while it was being offered, which came to nothing: it goes first.
+    """
     reports = select(report.c.id).join(analysis).where(analysis.c.study_id == study_id)
-    is_left = delivery.c.status.in_(("held", "parked")) | (
-        (delivery.c.status == "waiting") & (delivery.c.attempts == 0)
-    )
+    never_offered = (delivery.c.status == "waiting") & (delivery.c.attempts == 0)
+    if named:
+        is_named = report.c.sop_instance_uid.in_(named)
+        never_offered &= delivery.c.report_id.not_in(select(report.c.id).where(is_named))
+    is_left = delivery.c.status.in_(("held", "parked")) | never_offered
     cancel_superseded(connection, delivery.c.report_id.in_(reports) & is_left)

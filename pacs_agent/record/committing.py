@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
 
-from pacs_agent.record.delivering import NOTE, OBJECTS, SUPERSEDED, has_later_revision, is_out_of_reach
+from pacs_agent.record.delivering import NOTE, OBJECTS, SUPERSEDED, has_later_revision, is_out_of_reach, object_event
 from pacs_agent.record.rejecting import is_rejected
-from pacs_agent.record.store import Store, add_event
+from pacs_agent.record.store import Store
 from pacs_agent.record.tables import analysis, commitment, delivery, report, study
 from pacs_agent.record.times import to_text
 
@@ -134,7 +134,7 @@ def settle_commitment(store: Store, result: CommitmentResult) -> bool:
                     next_attempt_at=None, last_error=None,
                 )
             )  # fmt: skip
-            _event(connection, to_text(now), "committed", row, name)
+            object_event(connection, to_text(now), "committed", row, name)
         _fail(connection, now, is_ours, lambda uid: result.failed[uid], uids=result.failed)
         return True
 
@@ -199,7 +199,7 @@ def _fail(
         )
         follows = {"waiting": "it goes again", "parked": "parked", "cancelled": "it does not go again"}
         detail = f"{row.destination}: {error}; {follows.get(values.get('status', ''), 'it is asked for again')}"
-        _event(connection, to_text(now), "commitment failed", row, detail)
+        object_event(connection, to_text(now), "commitment failed", row, detail)
     return len(rows)
 
 
@@ -253,10 +253,3 @@ def _still_going() -> Select[tuple[int]]:
         )
         .correlate(delivery, analysis)
     )
-
-
-def _event(connection: Connection, at: str, name: str, row: Any, detail: str) -> None:
-    add_event(
-        connection, at, name, study_instance_uid=row.study_instance_uid, sop_instance_uid=row.sop_instance_uid,
-        detail=detail,
-    )  # fmt: skip

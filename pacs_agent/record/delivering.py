@@ -48,11 +48,7 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
     with store.write() as connection:
         connection.execute(
             update(delivery)
-            .where(
-                delivery.c.destination == name,
-                delivery.c.status == "waiting",
-                delivery.c.deliver_before < to_text(now),
-            )
+            .where(delivery.c.destination == name, delivery.c.status == "waiting", _is_late(to_text(now)))
             .values(status="held", next_attempt_at=None, last_error=LATE)
         )
         rows = connection.execute(
@@ -73,6 +69,11 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
         return [Due(*row) for row in rows]
 
 
+def _is_late(now: str) -> ColumnElement[bool]:
+    """Past its time; not what was there in time and goes again because it was not committed."""
+    return (delivery.c.deliver_before < now) & delivery.c.delivered_at.is_(None)
+
+
 def has_due(store: Store, name: str) -> bool:
     """Whether anything waits whose time has come, at a destination whose time has come."""
     return bool(store.rows(select(delivery.c.id).select_from(OBJECTS).where(_is_due(name, store.now())).limit(1)))
@@ -86,7 +87,7 @@ def _is_due(name: str, now: str) -> ColumnElement[bool]:
         & (delivery.c.next_attempt_at <= now)
         & ((study.c.state != "held") | (report.c.object == NOTE))
         # While its study is in the analysis, what was never offered is about to be superseded: `predecessors`.
-        & ((delivery.c.attempts > 0) | func.coalesce(study.c.claimed_until <= now, True) | (report.c.object == NOTE))
+        & ((delivery.c.attempts > 0) | study.c.claimed_until.is_(None) | (report.c.object == NOTE))
         & ~is_out_of_reach(name, now)
         & ~_earlier_waiting().exists()
     )
@@ -118,13 +119,18 @@ def _earlier_waiting() -> Select[tuple[int]]:
 
 
 def is_waiting(store: Store, due: Due) -> bool:
-    """Whether a claimed object is still to be sent: its study may have been withdrawn or held meanwhile."""
+    """Whether a claimed object is still to be sent: its study may have been withdrawn or held, its time be over."""
     found = store.rows(
-        select(delivery.c.status, study.c.state, report.c.object)
+        select(delivery.c.id)
         .select_from(OBJECTS)
-        .where(delivery.c.id == due.delivery_id)
+        .where(
+            delivery.c.id == due.delivery_id,
+            delivery.c.status == "waiting",
+            (study.c.state != "held") | (report.c.object == NOTE),
+            func.coalesce(~_is_late(store.now()), True),
+        )
     )
-    return bool(found) and found[0].status == "waiting" and (found[0].state != "held" or found[0].object == NOTE)
+    return bool(found)
 
 
 def may_be_there() -> ColumnElement[bool]:
@@ -150,13 +156,14 @@ def mark_delivered(store: Store, due: Due, name: str, status: str | None, ask_at
             # Committed meanwhile, by a late word on an earlier try: that says more.
             .where(delivery.c.id == due.delivery_id, delivery.c.status != "committed")
             .values(
-                status="delivered", last_status=status, last_error=None, next_attempt_at=None, delivered_at=now,
-                transaction_uid=None, commitment_due_at=to_text(ask_at) if ask_at else None,
+                status="delivered", last_status=status, last_error=None, next_attempt_at=None,
+                delivered_at=func.coalesce(delivery.c.delivered_at, now), transaction_uid=None,
+                commitment_due_at=to_text(ask_at) if ask_at else None,
             )
         )  # fmt: skip
-        _event(connection, now, "delivered", due, f"{name}: {status or 'written'}")
+        object_event(connection, now, "delivered", due, f"{name}: {status or 'written'}")
         if before == "cancelled":
-            _event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
+            object_event(connection, now, "cancelled too late", due, f"{name} has it: it must be removed there")
 
 
 def park(store: Store, due: Due, name: str, status: str | None, error: str) -> None:
@@ -170,7 +177,7 @@ def park(store: Store, due: Due, name: str, status: str | None, error: str) -> N
             .where(delivery.c.id == due.delivery_id, delivery.c.status == "waiting")
             .values(status="parked", last_status=status, last_error=error, next_attempt_at=None)
         ).rowcount
-        _event(
+        object_event(
             connection, store.now(), "parked" if parked else "refused after it was cancelled", due, f"{name}: {error}"
         )
 
@@ -332,13 +339,6 @@ def outbox_paths(store: Store) -> set[str]:
     return {row.path for row in store.rows(select(report.c.path).where(report.c.path.is_not(None)))}
 
 
-def _event(connection: Connection, at: str, name: str, due: Due, detail: str) -> None:
-    add_event(
-        connection, at, name, study_instance_uid=due.study_instance_uid, sop_instance_uid=due.sop_instance_uid,
-        detail=detail,
-    )  # fmt: skip
-
-
 def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
     """When each destination was first configured, noting the new ones now: it gets what is received from then on."""
     with store.write() as connection:
@@ -348,3 +348,11 @@ def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
                 known[name] = store.now()
                 connection.execute(insert(destination).values(name=name, added_at=known[name]))
         return known
+
+
+def object_event(connection: Connection, at: str, name: str, about: Any, detail: str) -> None:
+    """What happened to an object; *about* it: a `Due`, or a row with its and its study's UID."""
+    add_event(
+        connection, at, name, study_instance_uid=about.study_instance_uid, sop_instance_uid=about.sop_instance_uid,
+        detail=detail,
+    )  # fmt: skip

@@ -142,10 +142,18 @@ WHERE s.study_instance_uid = ? AND r.object = 'sr' ORDER BY a.revision DESC, r.i
 """The latest report of a study, its revision, the study's latest; no path where retention removed the file."""
 
 COPIES = """
-SELECT DISTINCT destination FROM deliveries
-WHERE study_instance_uid = ? AND object <> 'rejection' AND status IN ('delivered', 'committed') ORDER BY destination
+SELECT d.destination, MAX(d.delivered_at IS NOT NULL) AS is_certain
+FROM delivery d JOIN report r ON r.id = d.report_id JOIN analysis a ON a.id = r.analysis_id
+JOIN study s ON s.id = a.study_id
+WHERE s.study_instance_uid = ? AND r.object <> 'rejection'
+  AND (d.delivered_at IS NOT NULL OR d.attempts > d.refused_attempts)
+  AND NOT EXISTS (
+    SELECT 1 FROM rejection_note n JOIN analysis w ON w.id = n.analysis_id
+    WHERE w.study_id = s.id AND w.revision >= a.revision AND n.destination = d.destination
+  )
+GROUP BY d.destination ORDER BY d.destination
 """
-"""The destinations that have a report of a study."""
+"""The destinations that have an object of a study, or were offered it and did not answer, and no note takes it back."""
 
 NOTES = """
 SELECT n.destination FROM rejection_note n JOIN analysis a ON a.id = n.analysis_id JOIN study s ON s.id = a.study_id
@@ -162,7 +170,8 @@ SELECT queue, destination, status, COUNT(*) AS depth, MIN(since) AS oldest FROM 
   SELECT 'deliveries', destination, status, r.created_at FROM delivery JOIN report r ON r.id = report_id
   WHERE status IN ('waiting', 'held', 'parked')
   UNION ALL
-  SELECT 'objects', NULL, 'held', created_at FROM report WHERE id NOT IN (SELECT report_id FROM delivery)
+  SELECT 'objects', NULL, 'held', created_at FROM report
+  WHERE analysis_id NOT IN (SELECT analysis_id FROM report JOIN delivery ON report_id = report.id)
 ) GROUP BY queue, destination, status
 """
 """What waits, a study since its first instance that has not been analysed. What is finished is no queue."""

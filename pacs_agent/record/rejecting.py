@@ -167,14 +167,11 @@ def record_note(store: Store, wanted: WantedNote, name: str, made: MadeNote) -> 
         )  # fmt: skip
 
 
-def drop_note(store: Store, wanted: WantedNote, name: str) -> None:
-    """Nothing came through to the destination: there is nothing to take back."""
+def drop_note(store: Store, wanted: WantedNote, event: str, detail: str) -> None:
+    """It is not made: there is nothing to take back, or it cannot be made. It may be wanted again."""
     with store.write() as connection:
         connection.execute(delete(rejection_note).where(rejection_note.c.id == wanted.note_id))
-        add_event(
-            connection, store.now(), "no rejection note", study_instance_uid=wanted.study_instance_uid,
-            detail=f"{name} has nothing of it",
-        )  # fmt: skip
+        add_event(connection, store.now(), event, study_instance_uid=wanted.study_instance_uid, detail=detail)
 
 
 def _named(wanted: WantedNote, name: str) -> Select[tuple[int]]:

@@ -69,7 +69,7 @@ def forget_objects(store: Store, before: str) -> list[str]:
         condition = (
             report.c.path.is_not(None)
             & (report.c.created_at < before)
-            & report.c.id.in_(select(delivery.c.report_id))
+            & report.c.analysis_id.in_(select(report.c.analysis_id).join(delivery))
             & report.c.id.not_in(_unfinished_reports())
         )
         paths = list(connection.execute(select(report.c.path).where(condition)).scalars())

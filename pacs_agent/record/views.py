@@ -26,7 +26,7 @@ CASE WHEN f.status = 'unsupported' THEN 'unsupported' WHEN r.id IS NULL THEN 'an
 _STANDSTILL = f"""
 CASE WHEN f.status = 'unsupported' OR r.id IS NULL THEN NULL ELSE (
   SELECT CASE
-    WHEN COUNT(d.id) = 0 THEN 'no destination is configured'
+    WHEN COUNT(d.id) = 0 THEN 'no destination was there for it'
     WHEN SUM(d.status = 'parked')
       -- of DISTINCT ones SQLite sets a comma between, and nothing else
       THEN 'parked at' || GROUP_CONCAT(
@@ -113,7 +113,7 @@ WHERE i.is_current
 SELECT s.study_instance_uid, r.sop_instance_uid, r.object, d.destination, COALESCE(d.status, 'held') AS status,
   COALESCE(d.attempts, 0) AS attempts, d.last_status,
   CASE
-    WHEN d.id IS NULL THEN 'no destination is configured'
+    WHEN d.id IS NULL THEN 'no destination was there for it'
     WHEN d.status = 'waiting' THEN COALESCE(t.last_error, d.last_error)
     WHEN d.status = 'held' THEN COALESCE(d.last_error, 'silent mode')
     ELSE d.last_error

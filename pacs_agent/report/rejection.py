@@ -56,7 +56,7 @@ def rejection_note(
         raise PacsAgentError("a rejection note names nothing")
     header = deepcopy(header)  # looking at an element decodes it in place
     references = [_reference(each, header) for each in rejected]
-    words = "".join(character for character in reason if character.isprintable())
+    words = " ".join("".join(character if character.isprintable() else " " for character in reason).split())
     ds: Dataset = hd.ko.KeyObjectSelectionDocument(
         evidence=references,
         content=hd.ko.KeyObjectSelection(

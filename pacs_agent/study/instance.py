@@ -6,6 +6,7 @@ JSON. Never raises on a hostile value: what cannot be read is empty.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
@@ -15,6 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
+from pacs_agent.printable import printable
+
 # Titles of key objects that take images out, PS3.16 CID 7011.
 REJECTIONS = {
     "113001": "rejected for quality reasons",
@@ -23,6 +26,8 @@ REJECTIONS = {
     "113039": "data retention policy expired",
 }
 MAX_REJECTED = 10_000  # references kept of one rejection note
+_BREAKS = re.compile("[\0\t\n\f\r]+")  # what a text may hold of controls, PS3.5 6.1.3
+_CONTROLS = re.compile("[\x01-\x1f\x7f]")
 MAX_TEXT = 1024  # characters kept of one header text; the standard's longest short text (ST) has 1024
 
 
@@ -189,6 +194,23 @@ class Instance:
         )
 
 
+FACT_TAGS = frozenset(
+    int(Tag(keyword))
+    for keyword in (
+        # PS3.3 C.12.1.1, and what the instance is
+        *("SpecificCharacterSet", "SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
+        *("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientAge", "AccessionNumber", "StudyDate"),
+        *("StationName", "Manufacturer", "ManufacturerModelName", "QualityControlSubject", "ImageType"),
+        *("PresentationIntentType", "Rows", "Columns", "NumberOfFrames"),
+        *("BodyPartExamined", "AnatomicRegionSequence", "SeriesDescription", "ProtocolName", "StudyDescription"),
+        *("PerformedProcedureStepDescription", "AcquisitionDeviceProcessingDescription"),
+        *("RequestedProcedureDescription", "RequestAttributesSequence", "ProcedureCodeSequence"),
+        *("PerformedProtocolCodeSequence", "ViewPosition", "ViewCodeSequence", "ImageLaterality", "Laterality"),
+        *("ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence"),
+    )
+)
+"""The elements that `Instance.from_dataset` looks at; nothing else of a header need be read for it."""
+
 _NAMES = tuple(field.name for field in dataclasses.fields(Instance))
 
 
@@ -222,9 +244,10 @@ def _text(ds: Dataset, keyword: str) -> str:
         text = value.decode("ascii", "replace")
     else:
         text = "\\".join(str(part) for part in value)
-    # A surrogate or NUL would break UTF-8 columns and terminals further on.
-    text = text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-    return text.strip()[:MAX_TEXT]
+    # A surrogate would break UTF-8 columns further on, controls whatever shows them; breaks, and NUL, part words.
+    # Controls beyond ASCII stay: of a wrong character set, they are letters (0x84 is ä in IBM 850).
+    text = " ".join(_BREAKS.split(text.rstrip(" \0").encode("utf-8", "replace").decode("utf-8")))
+    return _CONTROLS.sub(lambda control: printable(control.group()), text.strip())[:MAX_TEXT]
 
 
 def _number(ds: Dataset, keyword: str, default: int = 0) -> int:

@@ -207,7 +207,7 @@ def test_they_tell_one_story(
             said += f" probability {group['percent']:.1f} %"
         assert said in text
         if row["images_analysed"] < row["image_count"] or row["finding"] == "undetermined":
-            reason = row["reason"].removesuffix("; no destination is configured")
+            reason = row["reason"].removesuffix("; no destination was there for it")
             assert any(reason.lower() in comment.lower() for comment in group["comments"])
         assert any(f"{row['images_analysed']} of {row['image_count']} images" in each for each in group["comments"])
     # What is left has no finding: its images are told of as a whole.

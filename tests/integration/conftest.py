@@ -1,5 +1,6 @@
 """Fixtures of the integration tests: a data directory with its record, inbox and listener, all real."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,18 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of the present schema, to be copied: migrating takes longer than many a test."""
+    path = tmp_path_factory.mktemp("migrated") / "pacs-agent.db"
+    Store.open(path).close()
+    return path
+
+
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, migrated: Path) -> Iterator[Store]:
     """A migrated record."""
-    opened = Store.open(data_dir / "pacs-agent.db")
+    opened = Store.open(shutil.copy(migrated, data_dir / "pacs-agent.db"))
     yield opened
     opened.close()
 

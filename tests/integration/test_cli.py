@@ -155,6 +155,38 @@ def test_withdraw_says_where_a_copy_is(run: Run, told: Store) -> None:
     assert run("withdraw", "1.9", "--reason", "x") == (1, "", "1.9 is not known\n")
 
 
+def test_withdraw_says_where_a_copy_may_be(run: Run, told: Store) -> None:
+    """It was offered and not answered, or taken and then not kept: the withdrawal cancels it, and says so."""
+    with told.write() as connection:
+        connection.exec_driver_sql("UPDATE delivery SET status = 'waiting', delivered_at = NULL, attempts = 1")
+        connection.exec_driver_sql(
+            "INSERT INTO delivery (report_id, destination, status, attempts, refused_attempts, delivered_at) VALUES "
+            "(1, 'kept', 'parked', 5, 0, '2026-01-05T10:00:00.000Z'), (1, 'refused', 'parked', 1, 1, NULL)"
+        )
+    code, out, _ = run("withdraw", STUDY, "--reason", "wrong patient")
+    remedy = "it must be removed there"
+    assert (code, out.splitlines()[1:]) == (
+        0, [f"a copy is already at kept: {remedy}", f"a copy may be at pacs: {remedy}"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("withdraw", STUDY, "--reason", "\udcff"),
+        ("withdraw", "\udcff", "--reason", "x"),
+        ("reanalyse", "\udcff"),
+        ("show", "\udcff"),
+        ("results", "--since", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_bytes_that_are_no_text_and_no_time(run: Run, told: Store, arguments: tuple[str, ...]) -> None:
+    """Used wrongly: exit 2."""
+    assert told
+    code, out, err = run(*arguments)
+    assert (code, out, "Traceback" in err) == (2, "", False)
+
+
 @pytest.mark.parametrize("mode", ["live", "silent"])
 def test_withdraw_with_a_rejection_note(run: Run, told: Store, tmp_path: Path, mode: str) -> None:
     """Before or after the withdrawal it can be said, once; who gets one is told, and what a note cannot reach."""

@@ -69,10 +69,11 @@ class Bench:
         *objects: str,
         sr_class: SrClass = "enhanced",
         added_at: dict[str, str] | None = None,
+        kinds: tuple[str, ...] | None = None,
     ) -> list[ReportRow]:
         """The objects' rows, where a live destination wants *sr_class* and a silent one the fullest."""
-        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, sr_class=sr_class)
-        other = Destination(name="other", ae_title="OTHER", host="127.0.0.1", port=104, mode="silent")
+        pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, sr_class=sr_class, objects=kinds)
+        other = Destination(name="other", ae_title="OTHER", host="127.0.0.1", port=104, mode="silent", objects=kinds)
         settings = Settings(
             agent=Agent(data_dir=self.folder),
             destination=(pacs, other),
@@ -171,3 +172,11 @@ def test_nothing_is_made_for_a_destination_that_came_later(bench: Bench) -> None
     """It gets what is received from then on: no report of its class, which would go nowhere."""
     [row] = bench.make(bench.finding(0.1, 0.2), picture, added_at={"pacs": "", "other": "9999"})
     assert list(row.deliveries) == ["pacs"]
+
+
+def test_there_is_always_a_report(bench: Bench) -> None:
+    """A destination that gets captures alone: the report is made, kept, and goes nowhere."""
+    rows = bench.make(bench.finding(0.9, 0.8), picture, kinds=("capture",))
+    assert [(row.object, list(row.deliveries)) for row in rows] == [
+        ("capture", ["pacs", "other"]), ("capture", ["pacs", "other"]), ("sr", []),
+    ]  # fmt: skip

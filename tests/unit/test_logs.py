@@ -93,3 +93,22 @@ def test_what_identifies_a_patient_is_logged_on_demand_alone(form: str, capsys: 
             structlog.get_logger().exception("study failed", phi={"patient_id": "PID7"})
         log = capsys.readouterr().err
         assert [mark in log for mark in ("DOE", "PID7")] == [with_phi, with_phi]
+
+
+HOSTILE = "XR1\n2026-01-01 [info] forged\x1b[2J\x9b1m\r\u202eABC\u2028"
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_text_of_others_begins_no_line_and_moves_no_cursor(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the event, as a value, within a list, and as what one of our own errors quotes."""
+    configure("info", form)
+    log = structlog.get_logger()
+    log.info(HOSTILE, calling_ae_title=HOSTILE, several=[HOSTILE])
+    try:
+        raise PacsAgentError(HOSTILE)
+    except PacsAgentError:
+        log.exception("refused")
+    told = capsys.readouterr().err
+    assert not set(told) & set("\x1b\x9b\r\u202e\u2028")
+    assert not [line for line in told.splitlines() if line.startswith("2026-01-01")]
+    assert told.count("forged") == 4

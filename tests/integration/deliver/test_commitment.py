@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from deliveries import CR, Delivery, Pacs
@@ -15,6 +16,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from pacs_agent.deliver import commitment
 from pacs_agent.receive.inbox import Inbox
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import deciding, delivering, retaining
@@ -45,6 +47,10 @@ def result(transaction_uid: str, committed: list[str], failed: dict[str, int] | 
     return ds
 
 
+def silent(_event: evt.Event, _information: Dataset, _kind: int) -> None:
+    """A report that never comes."""
+
+
 class Archive:
     """A PACS that commits, and what it was asked and told."""
 
@@ -54,7 +60,7 @@ class Archive:
         self.answers: list[int | None] = []
         self.failing: dict[str, int] = {}
         pacs.answer_action = self.take
-        self.report: Callable[[evt.Event, Dataset, int], None] = lambda _event, _information, _kind: None
+        self.report: Callable[[evt.Event, Dataset, int], None] = silent
         self.status = 0
         pacs.start(CR, SC, StorageCommitmentPushModel)
         values = {"storage_commitment": True, "commitment_timeout_seconds": WAIT_S, **settings}
@@ -89,7 +95,9 @@ class Archive:
     def ask(self) -> int:
         """Deliver what is due and ask for it; for how many it asked."""
         self.delivery.send()
-        return self.delivery.sender.ask_once()
+        # For a word that will not come nobody need wait.
+        with patch.object(commitment, "LINGER_S", 0.05 if self.report is silent else commitment.LINGER_S):
+            return self.delivery.sender.ask_once()
 
     def statuses(self) -> list[str]:
         """Of the deliveries."""
@@ -405,6 +413,23 @@ def test_ended_before_it_was_asked(archive: Archive, monkeypatch: pytest.MonkeyP
     archive.delivery.tick(100)
     archive.report = archive.at_once
     assert archive.delivery.sender.ask_once() == 1
+    assert archive.statuses() == ["committed"]
+
+
+def test_delivered_in_time_goes_again_after_it(pacs: Pacs, store: Store, data_dir: Path) -> None:
+    """`deliver_within_hours` is of the first delivery: what was there in time is not held, and a late word counts."""
+    archive = Archive(pacs, store, data_dir, deliver_within_hours=1)
+    archive.delivery.put(1)
+    assert archive.ask() == 1
+    [before] = archive.delivery.rows()
+    archive.delivery.tick(WAIT_S + 1)
+    assert archive.delivery.sender.ask_once() == 0  # no answer in time
+    assert archive.statuses() == ["waiting"]
+    assert archive.delivery.send() == 1
+    [row] = archive.delivery.rows()
+    assert (row["status"], row["attempts"], row["delivered_at"]) == ("delivered", 2, before["delivered_at"])
+    uid, uids = archive.asked[0]
+    assert settle_commitment(store, CommitmentResult(uid, frozenset(uids), {}))
     assert archive.statuses() == ["committed"]
 
 

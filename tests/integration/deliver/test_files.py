@@ -7,7 +7,7 @@ from deliveries import Pacs
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
-from radiographs import cr
+from radiographs import cr, deep
 
 from pacs_agent.deliver import files
 from pacs_agent.deliver.files import Peer, parse_peer, send_files
@@ -49,6 +49,15 @@ def test_each_file_is_told(folder: Path, pacs: Pacs) -> None:
     assert told([folder], pacs) == {
         "0.dcm": None, "1.dcm": "status A700 disk full", "2.dcm": None, "notes.txt": "not a DICOM file",
     }  # fmt: skip
+
+
+def test_file_that_cannot_be_read_costs_itself_alone(folder: Path, pacs: Pacs) -> None:
+    """Sequences 10,000 deep: one line, and the others are stored."""
+    deep(folder / "1.dcm")
+    pacs.start(CR)
+    found = told([folder], pacs)
+    assert found.pop("1.dcm") is not None
+    assert found == {"0.dcm": None, "2.dcm": None, "notes.txt": "not a DICOM file"}
 
 
 def test_unreachable_peer_is_no_wrong_usage(folder: Path, pacs: Pacs) -> None:

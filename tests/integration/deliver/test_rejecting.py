@@ -419,6 +419,26 @@ def test_destination_that_was_removed_and_is_back(site: Site, pacs: Pacs, came: 
         assert {each.sop_instance_uid for each in note.rejects} == {first}
 
 
+def test_note_that_cannot_be_made(site: Site, pacs: Pacs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds up neither the sender nor another study's; the history says so, and it may be asked for again."""
+    pacs.start(CR, KO)
+    site.delivery.put(1)
+    site.delivery.send()
+    assert site.withdraw()
+
+    def broken(*_: Any) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr("pacs_agent.rejecting.rejection_note", broken)
+    site.tell()
+    assert site.notes() == []
+    assert ("rejection note failed", "pacs: it cannot be made: KeyError") in site.events()
+    monkeypatch.undo()
+    assert site.withdraw()
+    site.tell()
+    assert len(site.notes()) == 1
+
+
 def test_disk_without_room(site: Site, pacs: Pacs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The note waits and the sender goes on; it is made once there is room."""
     pacs.start(CR, KO)

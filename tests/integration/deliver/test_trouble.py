@@ -4,24 +4,27 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from certificates import Authority
+from certificates import Authority, Certificate
 from deliveries import CR, Delivery, Pacs
-from peers import dcmtk, free_port, wait_for
+from peers import accepts_tcp, dcmtk, free_port, wait_for
 from pydicom.uid import Comprehensive3DSRStorage
 from pynetdicom import evt
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from pacs_agent.deliver import sender
-from pacs_agent.deliver.association import echo
+from pacs_agent.deliver.association import client_tls, echo
 from pacs_agent.deliver.sender import BROKEN_IN_A_ROW
 from pacs_agent.receive.connection import hang_up
 from pacs_agent.record import analysing, deciding, delivering
@@ -488,11 +491,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture
-def secure_pacs(authority: Authority, tmp_path: Path) -> Iterator[Any]:
-    """DCMTK's storescp that wants a certificate; its port and the folder it stores into."""
-    program = dcmtk("storescp")
-    server, folder, port = authority.issue("pacs"), tmp_path / "stored", free_port()
+@contextmanager
+def storescp(authority: Authority, server: Certificate, folder: Path) -> Iterator[int]:
+    """DCMTK's storescp that wants a certificate and stores into *folder*; its port."""
+    program, port = dcmtk("storescp"), free_port()
     folder.mkdir()
     process = subprocess.Popen(
         [
@@ -502,10 +504,18 @@ def secure_pacs(authority: Authority, tmp_path: Path) -> Iterator[Any]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        yield port, folder
+        wait_for(lambda: accepts_tcp(port), 20, "storescp's port")
+        yield port
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def secure_pacs(authority: Authority, tmp_path: Path) -> Iterator[Any]:
+    """A storescp with a good certificate; its port and the folder it stores into."""
+    with storescp(authority, authority.issue("pacs"), tmp_path / "stored") as port:
+        yield port, tmp_path / "stored"
 
 
 @pytest.mark.dcmtk
@@ -522,20 +532,27 @@ def test_delivery_over_tls(authority: Authority, secure_pacs: Any, store: Store,
     assert len(list(folder.iterdir())) == 1
 
 
+FAULTS = ("plain", "foreign authority", "foreign certificate", "ended", "other host", "no file")
+
+
 @pytest.mark.dcmtk
-@pytest.mark.parametrize("fault", ["plain", "foreign authority", "other host", "no file"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_without_trust_nothing_is_sent(
     authority: Authority, secure_pacs: Any, store: Store, data_dir: Path, tmp_path: Path, fault: str
 ) -> None:
-    """No TLS, a server that we do not trust, one by another name, a lost certificate: waiting, never parked or sent."""
+    """No TLS, a server that we do not trust, or that does not trust us, one by another name, a lost certificate, one of
+    ours that has ended: waiting, never parked or sent."""
     port, folder = secure_pacs
-    own = authority.issue("agent")
+    own, ended = authority.issue("agent"), authority.issue("ended", days=-1)
+    foreign = Authority(tmp_path, "foreign")
     good = Tls(certificate=own.certificate, key=own.key, ca=authority.certificate)
     trusted = Delivery(store, data_dir, port, tls=good)
     wait_for(lambda: echo(trusted.destination, "PACS_AGENT") is None, 20, "storescp's C-ECHO")
     tls: dict[str, Any] = {
         "plain": {},
-        "foreign authority": {"tls": good.model_copy(update={"ca": Authority(tmp_path, "foreign").certificate})},
+        "foreign authority": {"tls": good.model_copy(update={"ca": foreign.certificate})},
+        "foreign certificate": {"tls": good.model_copy(update=vars(foreign.issue("agent")))},
+        "ended": {"tls": good.model_copy(update=vars(ended))},
         "other host": {"tls": good, "host": "localhost"},
         "no file": {"tls": good.model_copy(update={"ca": tmp_path / "absent.pem"})},
     }[fault]
@@ -545,3 +562,52 @@ def test_without_trust_nothing_is_sent(
     [row] = [each for each in trusted.rows() if each["destination"] == "other"]
     assert (row["status"], row["attempts"]) == ("waiting", 0)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.dcmtk
+def test_pacs_whose_certificate_has_ended_gets_nothing(
+    authority: Authority, store: Store, data_dir: Path, tmp_path: Path
+) -> None:
+    """However well it is signed: the object waits."""
+    own = authority.issue("agent")
+    tls = Tls(certificate=own.certificate, key=own.key, ca=authority.certificate)
+    with storescp(authority, authority.issue("old-pacs", days=-1), tmp_path / "stored") as port:
+        delivery = Delivery(store, data_dir, port, tls=tls)
+        delivery.put(1)
+        assert delivery.send() == 1
+    assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 0)]
+    assert list((tmp_path / "stored").iterdir()) == []
+
+
+def test_pacs_that_speaks_tls_1_1_gets_nothing(authority: Authority) -> None:
+    """The same server is talked to with 1.2. BCP 195"""
+    own, pacs = authority.issue("agent"), authority.issue("pacs")
+    context = client_tls(Tls(certificate=own.certificate, key=own.key, ca=authority.certificate))
+    for version, is_refused in ((ssl.TLSVersion.TLSv1_1, True), (ssl.TLSVersion.TLSv1_2, False)):
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(pacs.certificate, pacs.key)
+        server.set_ciphers("ALL:@SECLEVEL=0")  # else OpenSSL would not offer 1.1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of TLS 1.1, which is the point
+            server.minimum_version, server.maximum_version = ssl.TLSVersion.TLSv1_1, version
+        assert is_not_talked_to(context, server) is is_refused
+
+
+def is_not_talked_to(client: ssl.SSLContext, server: ssl.SSLContext) -> bool:
+    """Whether the client ends the handshake; both in this thread, in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    done = set()
+    while len(done) < 2:
+        for side in sides:
+            try:
+                side.do_handshake()
+                done.add(side)
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return True
+    return False

@@ -131,6 +131,24 @@ def test_strange_file_is_left_alone(inbox: Inbox, store: Store, data_dir: Path, 
     assert strange.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "spoilt", [(b"\x10\x00UI", b"\x10\x00U4"), (b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.\xe9")]
+)
+def test_spoilt_transfer_syntax_does_not_stop_the_start(
+    inbox: Inbox, store: Store, data_dir: Path, spoilt: tuple[bytes, bytes]
+) -> None:
+    """A VR that does not exist, a UID that is none: the file is left alone."""
+    accept(inbox, cr())
+    path = only_file(data_dir)
+    path.write_bytes(path.read_bytes().replace(*spoilt))
+    with store.write() as connection:
+        for table in ("instance", "study"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    inbox.reconcile()
+    assert instances(store) == []
+    assert path.exists()
+
+
 def test_spoilt_file_is_not_adopted(inbox: Inbox, store: Store, data_dir: Path) -> None:
     """A file whose content is not what its name says is not passed off as the instance."""
     accept(inbox, cr())

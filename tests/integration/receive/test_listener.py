@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -100,6 +101,15 @@ def store_one(port: int, ds: FileDataset, **titles: str) -> int:
     """C-STORE of one instance; the status."""
     with association(port, **titles) as assoc:
         return int(assoc.send_c_store(ds).Status)
+
+
+def is_served(port: int, calling: str) -> bool:
+    """Whether this caller gets an association."""
+    assoc = associate(port, calling=calling)
+    if assoc.is_established:
+        assoc.release()
+        return True
+    return False
 
 
 def rows(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -442,6 +452,24 @@ def test_association_limit_rejects_one_and_serves_the_others(make_listener: Call
         wait_for(lambda: answers_echo(listener.port, "PACS_AGENT"), 10, "a free place")
 
 
+def test_flood_of_one_caller_leaves_room_for_another(make_listener: Callable[..., Any]) -> None:
+    """Twenty that ask together under one AE title get the three places of a caller; another is served beside them."""
+    listener = make_listener(max_associations_per_caller=3)
+    with ThreadPoolExecutor(20) as together:
+        asked = list(together.map(lambda _: associate(listener.port, calling="FLOOD"), range(20)))
+    try:
+        assert sum(assoc.is_established for assoc in asked) == 3
+        answers = [assoc.acceptor.primitive for assoc in asked if assoc.is_rejected]
+        assert {(each.result, each.result_source, each.diagnostic) for each in answers} == {(2, 3, 2)}
+        assert len(answers) == 17
+        assert store_one(listener.port, cr()) == 0
+    finally:
+        for assoc in asked:
+            if assoc.is_established:
+                assoc.release()
+    wait_for(lambda: is_served(listener.port, "FLOOD"), 10, "a free place")
+
+
 # -- not an association -----------------------------------------------------------------------------------------------
 
 
@@ -552,6 +580,62 @@ def test_message_that_cannot_be_read_is_aborted(listener: Any, monkeypatch: pyte
     assert [(pdu.pdu_type, pdu.source) for pdu in received] == [(0x07, 2)]
     wait_for(lambda: not listener._open(), 10, "the end of the association")
     assert died == []
+    assert store_one(listener.port, cr()) == 0
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        struct.pack(">BBLBBBB", 7, 0, 4, 0, 0, 0x42, 0x17),
+        struct.pack(">BBLL", 6, 0, 4, 0),
+        struct.pack(">BBL", 2, 0, 200) + b"\0" * 200,
+        struct.pack(">BBLLL", 5, 0, 4, 0, 0) + struct.pack(">BBLL", 5, 0, 4, 0),
+    ],
+    ids=["an A-ABORT of no known source", "an A-RELEASE-RP", "an A-ASSOCIATE-AC", "two A-RELEASE-RQ"],
+)
+def test_pdu_out_of_turn_ends_its_association_at_once(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, pdu: bytes
+) -> None:
+    """No thread dies by an exception, the connection is closed, and its place is another's long before any timeout."""
+    listener = make_listener(max_associations=1, idle_timeout_seconds=600, association_timeout_seconds=600)
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    assoc = associate(listener.port)
+    assoc.dul.socket.socket.sendall(pdu)
+    wait_for(lambda: not listener._open(), 10, "the end of the association")
+    assoc.abort()
+    assert died == []
+    assert store_one(listener.port, cr()) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "syntax"), [(2, b"1.2.840.10008.1.1"), (1, b"")], ids=["even", "no abstract syntax"]
+)
+def test_association_request_with_an_impossible_context(
+    make_listener: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: int, syntax: bytes
+) -> None:
+    """PS3.8 9.3.2.2 wants odd numbers and a name: the connection is closed at once, no thread dies by an exception."""
+    listener = make_listener(association_timeout_seconds=600)
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    context = (
+        struct.pack(">BBHBBBB", 0x20, 0, 4 + 21, 2, 0, 0, 0) + struct.pack(">BBH", 0x30, 0, 17) + b"1.2.840.10008.1.1"
+    )
+    body = struct.pack(">HH", 1, 0) + b"PACS_AGENT      XR1             " + b"\0" * 32 + context
+    with connect(listener.port) as probe:
+        probe.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+        assert closes(probe)
+    wait_for(lambda: not listener._open(), 10, "the end of the connection")
+    assert died == []
+
+
+def test_command_set_without_end_is_aborted(listener: Any) -> None:
+    """A hundred KB of fragments of a command set that never ends: aborted, and the next is served."""
+    assoc = associate(listener.port)
+    fragment = struct.pack(">LBB", 10_002, 1, 1) + b"\0" * 10_000
+    for _ in range(10):
+        assoc.dul.socket.socket.sendall(struct.pack(">BBL", 4, 0, len(fragment)) + fragment)
+    wait_for(lambda: assoc.is_aborted, 10, "the abort")
     assert store_one(listener.port, cr()) == 0
 
 

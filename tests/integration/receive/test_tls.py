@@ -6,6 +6,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ class Certificates:
         self.listener = self._files("listener", self._ca)
         self.sender = self._files("sender", self._ca)
         self.stranger = self._files("stranger", trustme.CA())
+        self.expired = self._files("expired", self._ca, datetime.now(tz=UTC) - timedelta(days=1))
 
-    def _files(self, name: str, ca: trustme.CA) -> Tls:
-        made = ca.issue_cert("127.0.0.1")
+    def _files(self, name: str, ca: trustme.CA, until: datetime | None = None) -> Tls:
+        made = ca.issue_cert("127.0.0.1", not_after=until)
         tls = Tls(certificate=self._folder / f"{name}.pem", key=self._folder / f"{name}.key", ca=self.ca)
         made.private_key_pem.write_to_path(tls.key)
         tls.certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
@@ -46,7 +48,7 @@ class Certificates:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """The listener's, a good sender's and a stranger's."""
+    """The listener's, a good sender's, a stranger's and one of yesterday."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
@@ -101,25 +103,49 @@ def test_sender_with_a_certificate_stores(listener: Any, certificates: Certifica
     assert list(query(store.path, "SELECT count(*) FROM instance").rows) == [(5,)]
 
 
+def storescu(listener: Any, path: Path, *tls: str | Path) -> int:
+    """DCMTK's storescu of one instance; its exit code."""
+    cr().save_as(path / "cr.dcm", enforce_file_format=True)
+    command = [dcmtk("storescu"), *tls, "-aec", "PACS_AGENT", "127.0.0.1", str(listener.port), path / "cr.dcm"]
+    return subprocess.run(command, check=False, timeout=30, capture_output=True).returncode
+
+
 @pytest.mark.dcmtk
-def test_dcmtk_stores_over_tls(listener: Any, certificates: Certificates, store: Store, tmp_path: Path) -> None:
-    """DCMTK's storescu with its BCP 195 profile is served."""
-    ds = cr()
-    ds.save_as(tmp_path / "cr.dcm", enforce_file_format=True)
+@pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
+def test_dcmtk_stores_over_tls(
+    listener: Any, certificates: Certificates, store: Store, tmp_path: Path, profile: str
+) -> None:
+    """DCMTK's storescu with each of its BCP 195 profiles is served."""
     sender = certificates.sender
-    identity = ["+tls", str(sender.key), str(sender.certificate), "+cf", str(certificates.ca)]
-    address = ["-aec", "PACS_AGENT", "127.0.0.1", str(listener.port)]
-    command = [dcmtk("storescu"), *identity, *address, str(tmp_path / "cr.dcm")]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
-    assert list(query(store.path, "SELECT sop_instance_uid FROM instance").rows) == [(ds.SOPInstanceUID,)]
+    assert storescu(listener, tmp_path, "+tls", sender.key, sender.certificate, "+cf", certificates.ca, profile) == 0
+    assert list(query(store.path, "SELECT count(*) FROM instance").rows) == [(1,)]
 
 
-@pytest.mark.parametrize("who", ["nobody", "stranger"])
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("who", ["plain", "anonymous", "stranger", "expired", "mistrustful"])
+def test_dcmtk_without_trust_stores_nothing(
+    listener: Any, certificates: Certificates, store: Store, tmp_path: Path, who: str
+) -> None:
+    """In clear, without a certificate, with another authority's or yesterday's; or itself not trusting ours."""
+    trust: list[str | Path] = ["+cf", certificates.ca]
+    identity = {"stranger": certificates.stranger, "expired": certificates.expired}.get(who, certificates.sender)
+    tls: dict[str, list[str | Path]] = {
+        "plain": [],
+        "anonymous": ["+tla", *trust],
+        "mistrustful": ["+tls", identity.key, identity.certificate],
+    }
+    assert storescu(listener, tmp_path, *tls.get(who, ["+tls", identity.key, identity.certificate, *trust])) != 0
+    assert list(query(store.path, "SELECT count(*) FROM instance").rows) == [(0,)]
+    sender = certificates.sender
+    assert storescu(listener, tmp_path, "+tls", sender.key, sender.certificate, *trust) == 0
+
+
+@pytest.mark.parametrize("who", ["nobody", "stranger", "expired"])
 def test_client_without_a_certificate_of_ours_is_refused(
     listener: Any, certificates: Certificates, warned: list[dict[str, Any]], who: str
 ) -> None:
-    """No certificate, or another authority's: the handshake fails, and one warning says so and from where."""
-    identity = certificates.stranger if who == "stranger" else None
+    """None, another authority's or yesterday's: the handshake fails, and one warning says so and from where."""
+    identity = {"stranger": certificates.stranger, "expired": certificates.expired}.get(who)
     assert is_refused(listener.port, client_context(certificates, identity))
     wait_for(lambda: handshake_failures(warned), 10, "the warning")
     [line] = handshake_failures(warned)

@@ -8,7 +8,7 @@ import pytest
 from records import Record
 from sqlalchemy import event
 
-from pacs_agent.record import analysing, deciding, delivering
+from pacs_agent.record import analysing, claiming, deciding, delivering
 from pacs_agent.record.analysing import FindingRow, InstanceResult
 from pacs_agent.record.delivering import Due
 from pacs_agent.record.times import to_text
@@ -25,7 +25,7 @@ def revise(record: Record, study: str = "1.4", *, pacs: tuple[str, str | None] =
     record.queue()
     [claim] = record.claim()
     named = [each.sop_instance_uid for each in analysing.predecessors(record, claim.study_id)]
-    record.analyse(claim, pacs=pacs)
+    record.analyse(claim, named, pacs=pacs)
     return named
 
 
@@ -162,7 +162,9 @@ def test_report_that_was_never_offered_is_not_named(record: Record) -> None:
     assert analysing.predecessors(record, claim.study_id) == []
     assert not delivering.has_due(record, "pacs")
     assert take(record) == []
-    record.tick(61)  # the lease of a dead analysis
+    record.tick(10_000)  # however long the analysis takes
+    assert take(record) == []
+    claiming.release_claims(record)  # it could not be finished
     assert [due.sop_instance_uid for due in take(record)] == [FIRST]
 
 
@@ -178,6 +180,50 @@ def test_what_is_there_is_named_beside_what_may_be(record: Record) -> None:
     assert fates(record)[2] == (THIRD, "cancelled")
     assert (deliver(record), deliver(record)) == ([SECOND], ["9.1.4"])
     assert revise(record) == ["9.1.4"]
+
+
+def test_report_named_while_it_was_offered_goes_first(record: Record) -> None:
+    """No association came about, and it was given back: the new report names it, so it is there before that."""
+    revise(record)
+    record.receive(2)
+    record.queue()
+    dues = take(record)
+    [claim] = record.claim()
+    [row] = analysing.predecessors(record, claim.study_id)
+    delivering.mark_unreachable(record, "pacs", dues, "cannot be reached", record.clock())
+    record.analyse(claim, [row.sop_instance_uid], pacs=WAITING)
+    record.tick(100)
+    assert (deliver(record), deliver(record)) == ([FIRST], [SECOND])
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_named"), [(["A700"], False), ([None], True), (["0000"], True), ([None, "A700"], False)]
+)
+def test_what_was_refused_is_not_named(record: Record, answers: list[str | None], is_named: bool) -> None:
+    """Nor does it open the filters: the destination has nothing that a new report would replace."""
+    revise(record)
+    for answer in answers:
+        [due] = take(record)
+        if answer is None:
+            delivering.postpone(record, due, "broken", record.clock())
+        elif answer == "0000":
+            delivering.mark_delivered(record, due, "pacs", answer)
+        else:
+            delivering.park(record, due, "pacs", answer, "refused")
+    assert bool(analysing.predecessors(record, 1)) is is_named
+    assert analysing.offered_destinations(record, 1) == ({"pacs"} if is_named else set())
+
+
+def test_time_that_ends_while_it_is_claimed(record: Record) -> None:
+    """What has not been offered yet when its time ends is not sent, however early it was claimed."""
+    revise(record, pacs=("waiting", to_text(record.clock() + timedelta(seconds=10))))
+    [due] = take(record)
+    assert delivering.is_waiting(record, due)
+    record.tick(11)
+    assert not delivering.is_waiting(record, due)
+    delivering.give_back(record, [due])
+    assert take(record) == []
+    assert record.select("SELECT status, last_error FROM deliveries") == [("held", delivering.LATE)]
 
 
 def test_what_each_destination_has_is_named(record: Record) -> None:

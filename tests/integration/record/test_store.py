@@ -544,7 +544,7 @@ def test_without_destination_the_object_is_held(record: Record) -> None:
     record.receive(1)
     record.queue()
     record.analyse(record.claim()[0])
-    assert record.select("SELECT status, reason FROM results") == [("held", "no destination is configured")]
+    assert record.select("SELECT status, reason FROM results") == [("held", "no destination was there for it")]
     assert record.select("SELECT status, destination FROM deliveries") == [("held", None)]
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from records import Record
 
-from pacs_agent.record import analysing, deciding, delivering, reading
+from pacs_agent.record import analysing, deciding, delivering, reading, retaining
 from pacs_agent.record.analysing import FindingRow, ReportRow
+from pacs_agent.record.reading import query
 from pacs_agent.record.times import to_text
 
 DOCS = Path(__file__).parents[3] / "docs" / "sql.md"
@@ -43,7 +44,7 @@ WAITING, HELD = ("waiting", None), ("held", None)
 @pytest.mark.parametrize(
     ("deliveries", "expected"),
     [
-        ({}, ("held", "no destination is configured")),
+        ({}, ("held", "no destination was there for it")),
         ({"pacs": HELD}, ("held", SILENT)),
         ({"pacs": HELD, "archive": HELD}, ("held", SILENT)),
         ({"pacs": WAITING}, ("delivered", None)),
@@ -160,7 +161,7 @@ def test_held_object_says_why(record: Record) -> None:
     analysed(record, 1, "1.4.1", silent=HELD)
     analysed(record, 2, "1.4.2")
     assert record.select(found + "'1.4.1'") == [("held", "silent mode")]
-    assert record.select(found + "'1.4.2'") == [("held", "no destination is configured")]
+    assert record.select(found + "'1.4.2'") == [("held", "no destination was there for it")]
     record.receive(3, "1.4.3")
     record.receive(4, "1.4.4")
     record.queue()
@@ -301,3 +302,21 @@ def test_one_study_is_found_by_an_index(record: Record, view: str) -> None:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE {condition}").all()
         # The rows of a compound view are read one by one, once each half has found them by its index.
         assert {row.detail for row in plan if row.detail.startswith("SCAN")} <= {f"SCAN {view}"}
+
+
+def test_captures_alone_are_delivered(record: Record) -> None:
+    """Where a destination wants no report, what became of the captures says what became of the result."""
+    record.receive(1)
+    record.queue()
+    [claim] = record.claim()
+    capture = ReportRow("capture", "1.7", "9.7", "9.1", "outbox/c", {"pacs": ("waiting", None)})
+    analysing.record_analysis(
+        record, claim, model=("net", "1", "abc"), images=[],
+        findings=[FindingRow("hand", "R", "analysed", "abnormal", 0.9, 0.5, 1, 1, None)],
+        reports=[capture, ReportRow("sr", "1.6", "9.6", "9.2", "outbox/s", {})],
+    )  # fmt: skip
+    [due] = delivering.claim_due(record, "pacs", 10, 60)
+    delivering.mark_delivered(record, due, "pacs", "0000")
+    assert record.select("SELECT status, reason, report_sop_instance_uid FROM results") == [("delivered", None, "9.6")]
+    assert [row[0] for row in query(record.path, reading.QUEUES).rows] == []
+    assert sorted(retaining.forget_objects(record, "9999")) == ["outbox/c", "outbox/s"]

@@ -1,7 +1,5 @@
 """Which data sets are rejection notes, and what they name; made by highdicom, read as the listener reads them."""
 
-from io import BytesIO
-
 import pytest
 from keyobjects import REJECTED_FOR_QUALITY, key_object
 from pydicom.dataset import Dataset
@@ -23,7 +21,7 @@ def facts(ds: Dataset) -> Instance:
     buffer = DicomBytesIO()
     buffer.is_implicit_VR, buffer.is_little_endian = False, True
     write_dataset(buffer, ds)
-    return read_received(BytesIO(buffer.getvalue()), ExplicitVRLittleEndian, 1 << 20).facts
+    return read_received(memoryview(buffer.getvalue()), ExplicitVRLittleEndian, 1 << 20).facts
 
 
 @pytest.mark.parametrize("value", ["113001", "113037", "113038", "113039"])
