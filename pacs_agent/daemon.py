@@ -8,41 +8,37 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from random import SystemRandom
 from types import FrameType
 
 import structlog
-from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
-from pacs_agent import __version__
+from pacs_agent import __version__, rules
 from pacs_agent.analyse.bundle import load_bundle, load_further
 from pacs_agent.analyse.further import FurtherStation
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
+from pacs_agent.clock import SteadyClock
 from pacs_agent.deliver.folder import FolderSender
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
 from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.presence import Presence
-from pacs_agent.receive.inbox import DataDirectory, Inbox
+from pacs_agent.receive.inbox import DataDirectory
 from pacs_agent.receive.listener import Listener
-from pacs_agent.record import backup, claiming, committing, delivering, restoring, retaining
+from pacs_agent.record import backup, claiming, committing, damage, delivering, restoring, retaining, shifting
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
+from pacs_agent.recovering import Recovering
 from pacs_agent.rejecting import Rejecting
-from pacs_agent.report.sr import Equipment
-from pacs_agent.report.uids import new_uid
 from pacs_agent.reporting import Reporting
-from pacs_agent.schedule import start_schedule
+from pacs_agent.schedule import Schedule
 from pacs_agent.settings import Settings
-from pacs_agent.study.bodypart import BodyPartMapping, map_body_part
-from pacs_agent.study.completeness import CompletenessRule, CompletenessRules, complete_because
-from pacs_agent.study.eligibility import Eligibility, EligibilityRules, assess
-from pacs_agent.study.instance import Instance
+from pacs_agent.study.completeness import complete_because
 
 log = structlog.get_logger()
 
@@ -56,20 +52,24 @@ class Daemon:
 
     Args:
         settings: checked.
+        clock: gives the present, and tells when the machine's was set.
 
     Raises:
         PacsAgentError: the bundle, the data directory or the database cannot be used; nothing was opened then.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: SteadyClock | None = None) -> None:
         self._settings = settings
+        self._clock = clock or SteadyClock()
         bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
         also = load_further(settings.model.also, bundle)
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         if aside := backup.finish(settings.database_path):
             log.warning("a restore that was broken off is finished", set_aside=aside.name)
-        store = self._store = Store.open(settings.database_path)
+        damage.check_not_lost(settings.database_path, data_dir)
+        store = self._store = Store.open(settings.database_path, self._clock)
+        shifting.forget_future(store)
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
@@ -77,16 +77,12 @@ class Daemon:
         delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
         committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
         self._outbox = Outbox(data_dir, store, settings.destination, added_at)
-        equipment = _equipment(settings, store)
+        map_body_part = rules.mapping(settings)
+        self._recovering = Recovering(data_dir, store, self._outbox, settings.destination, map_body_part)
+        equipment = rules.equipment(settings, store)
         make_notes = Rejecting(data_dir, store, self._outbox, equipment)
-        self._assess = _eligibility(settings)
-        self._inbox = Inbox(
-            data_dir,
-            store,
-            assess=self._assess,
-            min_free_bytes=settings.agent.min_free_mb << 20,
-            max_instance_bytes=settings.listener.max_instance_mb << 20,
-        )
+        self._assess = rules.eligibility(settings)
+        self._inbox = rules.inbox_of(settings, store, self._assess)
         self._listener = Listener(settings.listener, self._inbox, partial(committing.settle_commitment, store))
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
@@ -103,7 +99,7 @@ class Daemon:
             bundle=bundle,
             process=self._process,
             assess=self._assess,
-            map_body_part=_mapping(settings),
+            map_body_part=map_body_part,
             make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
@@ -121,12 +117,12 @@ class Daemon:
             )
             for target in settings.destinations
         ]
-        self._rules = _completeness(settings)
+        self._rules = rules.completeness(settings)
         self._stop = threading.Event()
         self._ready_since = store.clock()
         self._failure: Exception | None = None
         self._threads: list[threading.Thread] = []
-        self._scheduler: BackgroundScheduler | None = None
+        self._schedule: Schedule | None = None
         self._presence = Presence(data_dir)
         self.port = 0
 
@@ -158,7 +154,7 @@ class Daemon:
         if restored_at := backup.restored_at(self._store):
             removed = restoring.forget_removed(self._store, self._settings.data_dir)
             self._inbox.reconcile()
-            adopted, aside = self._outbox.adopt()
+            adopted, aside = self._recovering.adopt_all()
             backup.settle_restored(self._store)
             log.warning(
                 "the database is a restored one", restored_at=restored_at, instances_not_there=removed,
@@ -166,6 +162,8 @@ class Daemon:
             )  # fmt: skip
         else:
             self._inbox.reconcile()
+            if adopted := self._recovering.adopt_lost():
+                log.error("the database has lost its last transactions", objects_found=adopted)
         self._outbox.reconcile()
 
     def _start_parts(self) -> None:
@@ -192,7 +190,7 @@ class Daemon:
             ) from error
         self._ready_since = self._store.clock()
         self._tell()
-        self._scheduler = start_schedule(
+        self._schedule = Schedule(
             each_second=lambda: self._timely("completeness", self._each_second),
             each_night=lambda: self._timely("retention", self._each_night),
         )
@@ -223,8 +221,8 @@ class Daemon:
     def stop(self) -> None:
         """Stop accepting, finish what is in hand within `drain_seconds`, close everything."""
         deadline = time.monotonic() + self._settings.agent.drain_seconds
-        if self._scheduler:
-            self._scheduler.shutdown(wait=True)
+        if self._schedule:
+            self._schedule.shutdown()
         self._listener.stop(self._settings.agent.drain_seconds / 2)
         self._stop.set()
         for process in self._further_processes:
@@ -290,12 +288,24 @@ class Daemon:
 
     def _fail(self, error: Exception) -> None:
         name = threading.current_thread().name
-        log.error("a station ended; the daemon stops", station=name, exc_info=error)
-        self._failure = StationError(f"the daemon stopped: {type(error).__name__} in {name}, see the log")
+        if damage.is_damage(error):
+            self._failure = damage.damaged(self._store.path, getattr(error, "orig", error))
+            log.error("the database is damaged; the daemon stops", station=name, reason=str(self._failure))
+        else:
+            log.error("a station ended; the daemon stops", station=name, exc_info=error)
+            self._failure = StationError(f"the daemon stopped: {type(error).__name__} in {name}, see the log")
         self._stop.set()
 
     def _each_second(self) -> None:
-        """Declare studies complete; tell who runs, and what hinders."""
+        """Look at the clock; declare studies complete; tell who runs, and what hinders."""
+        if jump := self._clock.jump():
+            shifting.shift_waits(self._store, jump, self._clock.follow)
+            self._ready_since += jump
+            names = [target.name for target in self._settings.destinations]
+            self._outbox.know(delivering.destinations_since(self._store, names))
+            if self._schedule:
+                self._schedule.clock_was_set()
+            log.warning("the machine's clock was set", by_s=round(jump.total_seconds()))
         self._declare_complete()
         self._tell()
 
@@ -354,35 +364,3 @@ def _bound_arenas() -> None:
     m_arena_max = -8  # mallopt(3)
     with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
         ctypes.CDLL(None).mallopt(m_arena_max, 2)
-
-
-def _eligibility(settings: Settings) -> Callable[[Instance, date], Eligibility]:
-    rules = EligibilityRules(
-        settings.eligibility.modalities, settings.eligibility.max_study_age_days, settings.eligibility.min_age_years
-    )
-    return lambda facts, received_on: assess(facts, rules, received_on)
-
-
-def _mapping(settings: Settings) -> Callable[[Instance], BodyPartMapping]:
-    return lambda facts: map_body_part(facts, settings.mapping.rules, extended=settings.mapping.extended)
-
-
-def _completeness(settings: Settings) -> CompletenessRules:
-    study = settings.study
-    return CompletenessRules(
-        CompletenessRule(study.quiet_seconds, study.max_wait_seconds),
-        {
-            caller.ae_title: CompletenessRule(
-                caller.quiet_seconds or study.quiet_seconds, caller.max_wait_seconds or study.max_wait_seconds
-            )
-            for caller in study.caller
-        },
-    )
-
-
-def _equipment(settings: Settings, store: Store) -> Equipment:
-    return Equipment(
-        device_uid=store.device_uid(new_uid()),
-        station_name=settings.listener.ae_title,
-        software_version=__version__,
-    )

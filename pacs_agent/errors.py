@@ -43,6 +43,10 @@ class DatabaseNewerError(DatabaseError):
     """The database was written by a newer pacs-agent."""
 
 
+class DatabaseDamagedError(DatabaseError):
+    """The database is damaged."""
+
+
 class StatementError(DatabaseError):
     """The statement is wrong, or would write."""
 
@@ -59,12 +63,20 @@ class UnsupportedImageError(PixelsError):
     """The picture is of a kind that is not analysed."""
 
 
+class UnreadableInstanceError(PixelsError):
+    """The disk does not give an instance's file back, which says nothing of the picture."""
+
+
 class WorkerDiedError(PacsAgentError):
     """The analysis process died or stopped answering."""
 
 
 class WorkerUnavailableError(WorkerDiedError):
     """The analysis process cannot be started."""
+
+
+class DeviceExhaustedError(PacsAgentError):
+    """The device has not memory enough for a single image."""
 
 
 class StationError(PacsAgentError):

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import UNREADABLE
+from pacs_agent.errors import UnreadableInstanceError
 from pacs_agent.record import rejecting
 from pacs_agent.record.rejecting import MadeNote, SentObject, WantedNote
 from pacs_agent.record.store import Store
@@ -51,17 +52,18 @@ class Rejecting:
     def __call__(self, destination: Destination) -> None:
         """Make every note that is wanted for a destination; what the disk has no room for waits."""
         name = destination.name
-        if name in self._not_before and self._store.clock() < self._not_before[name]:
+        now = self._store.clock()
+        if name in self._not_before and now < self._not_before[name] <= now + PAUSE:  # else the clock was set back
             return
         self._not_before.pop(name, None)
         while wanted := rejecting.next_wanted(self._store, name):
             try:
                 self._make(wanted, destination)
-            except OSError as error:
+            except (OSError, UnreadableInstanceError) as error:
                 self._not_before[name] = self._store.clock() + PAUSE
                 log.error(
                     "a rejection note waits", destination=name, study_instance_uid=wanted.study_instance_uid,
-                    reason=error.strerror, next_try_in_s=PAUSE.total_seconds(),
+                    reason=getattr(error, "strerror", str(error)), next_try_in_s=PAUSE.total_seconds(),
                 )  # fmt: skip
                 return
             except DBAPIError:

@@ -4,6 +4,7 @@ Enters: what the analysis station found. Leaves: rows for the record. Never send
 lets a heat map that cannot be made hold the report up.
 """
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,13 @@ from pydicom.dataset import Dataset
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, ModelIdentity
 from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Addresses, Outbox
-from pacs_agent.errors import NotUnderstoodError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import (
+    SHORTAGES,
+    NotUnderstoodError,
+    UnreadableInstanceError,
+    WorkerDiedError,
+    WorkerUnavailableError,
+)
 from pacs_agent.receive.dataset import read_kept_header
 from pacs_agent.receive.part10 import read_part10
 from pacs_agent.record import analysing
@@ -207,12 +214,21 @@ class Reporting:
 
 
 def source_header(data_dir: Path, path: str | None, facts: Instance) -> Dataset:
-    """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it."""
+    """The header of an image; where its file is gone, spoilt or more than may be read, what the record knows of it.
+
+    Raises:
+        UnreadableInstanceError: the disk does not give it back.
+        OSError: the machine is short of something.
+    """
     if path and (file := data_dir / path).is_file():
         try:
             kept = read_part10(file)
             return read_kept_header(kept.encoded, kept.transfer_syntax_uid)
         except NotUnderstoodError as error:
+            if isinstance(cause := error.__cause__, OSError) and cause.errno in SHORTAGES:
+                if cause.errno == errno.EIO:
+                    raise UnreadableInstanceError(f"{path}: {cause.strerror}") from error
+                raise cause from None
             log.warning("header not read", sop_instance_uid=facts.sop_instance_uid, reason=str(error))
     header = Dataset()
     header.SOPClassUID, header.SOPInstanceUID = facts.sop_class_uid, facts.sop_instance_uid

@@ -1,4 +1,5 @@
-"""A bundle's network on a device: pictures in, probabilities out.
+"""A bundle's network on a device: pictures in, probabilities out. Where the device runs out of memory, in smaller
+batches, and in the end on the CPU, where the setting leaves the device open.
 
 Enters: a checked `Bundle`, then 8-bit pictures of the bundle's size and the body part of each. Leaves: probabilities.
 Never reads a picture's file, never decides: thresholds are the finding's matter.
@@ -20,7 +21,7 @@ from pacs_agent.analyse.guard import TENSORS, Guard, GuardVerdict, make_guard
 from pacs_agent.analyse.network import MEMBERS, GatedEnsemble, Output, build_network
 from pacs_agent.analyse.pixels import InputSpec
 from pacs_agent.analyse.saliency import combined
-from pacs_agent.errors import BundleError
+from pacs_agent.errors import BundleError, DeviceExhaustedError
 
 MAX_CPU_THREADS = 8  # networks this small gain nothing from more, and a busy machine has other work
 
@@ -48,16 +49,28 @@ class Ensemble:
 
     Args:
         bundle: of `load_bundle`.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (CUDA where there is one, the CPU where that is short of memory), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         BundleError: the weights do not fit the architecture, or the device is not there.
+        DeviceExhaustedError: the weights do not fit the device's memory.
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.bundle = bundle
         self.device = resolve_device(device)
-        network, self.guard = _load_network(bundle, self.device)
+        self._may_use_cpu = device == "auto" and self.device.type != "cpu"
+        self._on_cpu: Ensemble | None = None
+        try:
+            self._load()
+        except torch.OutOfMemoryError as error:
+            if not self._may_use_cpu:
+                raise DeviceExhaustedError(f"{self.device} has not memory enough for the weights") from error
+            self.device, self._may_use_cpu = torch.device("cpu"), False
+            self._load()
+
+    def _load(self) -> None:
+        network, self.guard = _load_network(self.bundle, self.device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
 
     def predict(
@@ -85,22 +98,59 @@ class Ensemble:
         *,
         with_maps: bool = False,
     ) -> Examination:
-        """As `predict`, with the guard's verdict on each picture, and on demand where the networks looked."""
-        ensemble = [np.zeros(0, np.float32)]
-        members = [np.zeros((0, MEMBERS), np.float32)]
-        verdicts: list[GuardVerdict | None] = []
-        attention: list[NDArray[np.float32]] = []
-        for start in range(0, len(inputs), batch_size):
+        """As `predict`, with the guard's verdict on each picture, and on demand where the networks looked.
+
+        Raises:
+            DeviceExhaustedError: there is not memory enough for one picture, and no other device is allowed.
+        """
+        done = [Examination(np.zeros(0, np.float32), np.zeros((0, MEMBERS), np.float32), (), ())]
+        start = 0
+        while start < len(inputs):
             chunk = slice(start, start + batch_size)
-            output = self.forward(inputs[chunk], body_parts[chunk], with_maps=with_maps)
-            ensemble.append(torch.softmax(output.logits, dim=-1)[:, 1].cpu().numpy())
-            members.append(torch.softmax(output.member_logits, dim=-1)[..., 1].cpu().numpy())
-            judged = self.guard.judge(output.pooled, body_parts[chunk]) if self.guard else None
-            verdicts += judged if judged is not None else [None] * len(inputs[chunk])
-            if output.maps is not None:
-                weights = self.network.member_weights(output.member_logits, body_parts[chunk])
-                attention += list(combined(output.maps, weights).cpu().numpy())
-        return Examination(np.concatenate(ensemble), np.concatenate(members), tuple(verdicts), tuple(attention))
+            try:
+                examined = self._examine(inputs[chunk], body_parts[chunk], with_maps)
+            except torch.OutOfMemoryError as error:
+                count = len(inputs[chunk])
+                if count == 1 and not self._may_use_cpu:
+                    raise DeviceExhaustedError(f"{self.device} has not memory enough for one image") from error
+                batch_size, examined = max(1, count // 2), None
+            if examined is None:  # outside the handler, which holds what did not fit
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if count > 1:
+                    continue
+                examined = self._beside().examine(inputs[chunk], body_parts[chunk], 1, with_maps=with_maps)
+            done.append(examined)
+            start += len(examined.probabilities)
+        return Examination(
+            np.concatenate([each.probabilities for each in done]),
+            np.concatenate([each.member_probabilities for each in done]),
+            tuple(verdict for each in done for verdict in each.verdicts),
+            tuple(attention for each in done for attention in each.attention),
+        )
+
+    def _examine(
+        self, inputs: NDArray[np.uint8], body_parts: Sequence[str | None], with_maps: bool
+    ) -> Examination:  # fmt: skip
+        """One batch."""
+        output = self.forward(inputs, body_parts, with_maps=with_maps)
+        judged = self.guard.judge(output.pooled, body_parts) if self.guard else None
+        attention: list[NDArray[np.float32]] = []
+        if output.maps is not None:
+            weights = self.network.member_weights(output.member_logits, body_parts)
+            attention = list(combined(output.maps, weights).cpu().numpy())
+        return Examination(
+            torch.softmax(output.logits, dim=-1)[:, 1].cpu().numpy(),
+            torch.softmax(output.member_logits, dim=-1)[..., 1].cpu().numpy(),
+            tuple(judged if judged is not None else [None] * len(inputs)),
+            tuple(attention),
+        )
+
+    def _beside(self) -> "Ensemble":
+        """The same on the CPU, made when it is first needed and kept: a device that was short once will be again."""
+        if self._on_cpu is None:
+            self._on_cpu = Ensemble(self.bundle, "cpu")
+        return self._on_cpu
 
     @torch.inference_mode()
     def forward(

@@ -7,6 +7,7 @@ Parity: 8-bit MONOCHROME2 pixels without a window are shown as they are, and 16-
 also what a PNG of them gets; from then on there is one way. A reduced JPEG 2000 decode is the one approximation.
 """
 
+import errno
 import io
 import logging
 import math
@@ -28,7 +29,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pacs_agent.analyse.codecs import decode
 from pacs_agent.analyse.display import Picture, refuse_uniform, shown, shown_grey
 from pacs_agent.analyse.imagepixel import read_image_pixel
-from pacs_agent.errors import PacsAgentError, PixelsError
+from pacs_agent.errors import PacsAgentError, PixelsError, UnreadableInstanceError
 
 PREPROCESSING = 1
 """Raise it when a change here (or in what this calls) changes any picture: decoded pictures are kept under it."""
@@ -82,6 +83,7 @@ def read_picture(path: Path, *, max_pixels: int, longest_side: int | None = None
     Raises:
         PixelsError: the file cannot be read or decoded, or is larger than allowed.
         UnsupportedImageError: it is not a single picture for viewing.
+        UnreadableInstanceError: the disk does not give it back.
     """
     with _one_line("the file cannot be read"):
         with path.open("rb") as file:
@@ -212,7 +214,8 @@ def _one_line(what: str) -> Iterator[None]:
             raise PixelsError(f"{what}: it needs more memory than there is") from error
         except OSError as error:
             # Of an error of the disk without the path: reasons go into reports.
-            raise PixelsError(f"{what} ({error.strerror or str(error).strip()[:200]})") from error
+            kind = UnreadableInstanceError if error.errno == errno.EIO else PixelsError
+            raise kind(f"{what} ({error.strerror or str(error).strip()[:200]})") from error
         except Exception as error:  # pydicom, Pillow and the codecs raise whatever broken bytes lead to
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise PixelsError(f"{what} ({lines[-1].strip()[:200]})") from error

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from pacs_agent.analyse.bundle import Bundle
 from pacs_agent.analyse.finding import Finding, ImageOutcome, LeftOut, decide
 from pacs_agent.analyse.supervisor import AnalysisProcess, ImageAnswer, ImageRequest
-from pacs_agent.errors import SHORTAGES, BundleError, WorkerDiedError, WorkerUnavailableError
+from pacs_agent.errors import SHORTAGES, BundleError, UnreadableInstanceError, WorkerDiedError, WorkerUnavailableError
 from pacs_agent.faults import crash_point
 from pacs_agent.record.analysing import (
     FindingRow,
@@ -26,7 +26,15 @@ from pacs_agent.record.analysing import (
     fail_study,
     record_analysis,
 )
-from pacs_agent.record.claiming import Claim, ClaimedInstance, claim_studies, has_queued, release_claims, worker_died
+from pacs_agent.record.claiming import (
+    Claim,
+    ClaimedInstance,
+    claim_studies,
+    has_queued,
+    put_off,
+    release_claims,
+    worker_died,
+)
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text
 from pacs_agent.study.bodypart import BodyPartMapping
@@ -37,6 +45,7 @@ log = structlog.get_logger()
 
 STAGE = "analysis"  # its name for `pause` and `resume`
 LONGEST_PAUSE_S = 60.0
+READ_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ class AnalysisStation:
         discard_unrecorded: removes objects whose analysis could not be recorded; they are made again.
         batch_studies: studies claimed at a time.
         lease_s: how long a claim holds.
+        read_again_s: the first pause of a study whose files the disk does not give back.
         further: name, version and hash of the bundles that see the same images afterwards (further.py).
     """
 
@@ -92,6 +102,7 @@ class AnalysisStation:
         discard_unrecorded: Callable[[], None],
         batch_studies: int,
         lease_s: float,
+        read_again_s: float = READ_AGAIN_S,
         further: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self._store = store
@@ -104,6 +115,7 @@ class AnalysisStation:
         self._discard_unrecorded = discard_unrecorded
         self._batch_studies = batch_studies
         self._lease_s = lease_s
+        self._read_again_s = read_again_s
         self._further = further
         self.problem: str | None = None  # why studies wait, where that is nobody's fault
 
@@ -113,8 +125,8 @@ class AnalysisStation:
         while not stop.is_set():
             try:
                 if failures:  # what was in hand goes back; nobody else holds a claim
+                    self._discard_unrecorded()  # first: at a start, what is left of an unclaimed study counts as sent
                     release_claims(self._store)
-                    self._discard_unrecorded()
                 worked = self._is_due() and self.work_once(stop)
             except (OperationalError, OSError, WorkerUnavailableError, BundleError) as error:
                 if stop.is_set():
@@ -183,8 +195,15 @@ class AnalysisStation:
 
     def _park(self, claim: Claim, error: Exception) -> None:
         log.exception("study failed", study_instance_uid=claim.study_instance_uid)
-        fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
         self._discard_unrecorded()
+        fail_study(self._store, claim, f"{type(error).__name__}: {error}"[:500])
+
+    def _put_off(self, claim: Claim, reason: str) -> None:
+        """The disk may give the files back another time; nobody else waits for that."""
+        self._discard_unrecorded()
+        log.error("study put off", reason=reason)
+        if put_off(self._store, claim, reason, self._read_again_s):
+            fail_study(self._store, claim, f"{reason}; `retry` when the disk is well, or send it again")
 
     def _after_death(self, claims: Sequence[Claim], reason: str, stop: threading.Event) -> None:
         if stop.is_set():  # our own doing
@@ -210,7 +229,7 @@ class AnalysisStation:
             image = _Image(instance, mapping)
             if mapping.conflict == "side":
                 plan.contradictions.setdefault(mapping.body_part, []).append(image)
-            elif mapping.body_part or mapping.conflict == "part":
+            elif mapping.is_read:
                 plan.groups.setdefault((mapping.body_part, mapping.laterality), []).append(image)
             if mapping.conflict or not mapping.body_part:
                 plan.results.append(_result(image, "unsupported", mapping.reason))
@@ -220,6 +239,7 @@ class AnalysisStation:
         claim = plan.claim
         with structlog.contextvars.bound_contextvars(study_instance_uid=claim.study_instance_uid):
             try:
+                _check_read(plan, answers)
                 findings = [self._finding(key, images, answers) for key, images in plan.groups.items()]
                 reports = self._make_reports(claim, findings, _left_out(plan)) if findings else []
                 record_analysis(
@@ -233,6 +253,9 @@ class AnalysisStation:
                     reports=reports,
                     further=self._further,
                 )
+            except UnreadableInstanceError as error:
+                self._put_off(claim, str(error))
+                return
             except Exception as error:
                 if _is_shortage(error):
                     raise
@@ -255,6 +278,14 @@ class AnalysisStation:
             calibrate=self._bundle.calibrate,
             reason=None if body_part else images[0].mapping.reason,
         )
+
+
+def _check_read(plan: _Plan, answers: dict[str, ImageAnswer]) -> None:
+    """Raise `UnreadableInstanceError` where the disk did not give an image back: nothing is said of its study yet."""
+    for image in plan.images:
+        answer = answers.get(str(image.instance.instance_id))
+        if answer and answer.is_unread:
+            raise UnreadableInstanceError(answer.reason)
 
 
 def _is_shortage(error: Exception) -> bool:

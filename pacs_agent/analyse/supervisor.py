@@ -57,6 +57,7 @@ class ImageAnswer:
         reason: why it could not be read, for a person.
         doubt: why its probability must not count, for a person.
         attention: the highest value of its heat map; None where it could not be read.
+        is_unread: the reason is the disk's, which may give the file back another time.
     """
 
     key: str
@@ -65,6 +66,7 @@ class ImageAnswer:
     reason: str | None
     doubt: str | None = None
     attention: float | None = None
+    is_unread: bool = False
 
     def outcome(self, sop_instance_uid: str, series_instance_uid: str) -> ImageOutcome:
         """The answer as the finding takes it."""
@@ -202,6 +204,7 @@ class AnalysisProcess:
         Raises:
             WorkerDiedError: it died, was stopped, was silent for *timeout_s* or answered nonsense; nothing is known of
                 these images then. It is gone, and the next call starts another.
+            WorkerUnavailableError: its device has not memory enough, whatever the image; it is alive.
             WorkerUnavailableError, BundleError: it was gone and cannot be started again; no image was looked at.
         """
         with self._conversation:
@@ -227,7 +230,8 @@ class AnalysisProcess:
 
         Raises:
             WorkerDiedError: it died of it, was silent for *timeout_s* or answered nonsense.
-            WorkerUnavailableError, BundleError: it was stopped, or was gone and cannot be started again.
+            WorkerUnavailableError, BundleError: it was stopped, or was gone and cannot be started again, or its device
+                has not memory enough.
         """
         with self._conversation:
             pipe = self._ensure()
@@ -311,6 +315,8 @@ class AnalysisProcess:
             self._fail(NONSENSE)
         if not isinstance(answer, dict):
             self._fail(NONSENSE)
+        if "exhausted" in answer:
+            raise WorkerUnavailableError(str(answer["exhausted"]))
         return answer
 
     def _receive(self, pipe: Connection, limit: int, message: bytes = b"") -> bytes:
@@ -365,6 +371,7 @@ def _read_answers(answer: dict[str, Any], images: Sequence[ImageRequest]) -> lis
             reason=None if item["reason"] is None else str(item["reason"]),
             doubt=None if item.get("doubt") is None else str(item["doubt"]),
             attention=None if item.get("attention") is None else _attention(item["attention"]),
+            is_unread=item.get("unread") is True,
         )
         for image, item in zip(images, answer["images"], strict=True)
         if item["key"] == image.key

@@ -19,11 +19,17 @@ from pacs_agent.analyse.display import Picture
 from pacs_agent.analyse.ensemble import Ensemble
 from pacs_agent.analyse.overlay import LONGEST_SIDE, Attention, Caption, Rgb, rendered
 from pacs_agent.analyse.pixels import model_input, read_picture, reduce_picture
-from pacs_agent.errors import PixelsError
+from pacs_agent.errors import PixelsError, UnreadableInstanceError
 
 KEPT_BYTES = 256 * 1024 * 1024  # of pictures: some fifty of 2500 × 2048
 KEPT_PIXELS = 8_000_000  # of one picture; a larger one is kept as its capture will show it
 CAPTURE_DETAIL = 1024  # a picture decoded to less than this (JPEG 2000, for the network) is decoded again to be shown
+
+
+class _DiskError(str):
+    """Why there is no picture: the disk does not give its file back, now."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Workbench:
                 "abnormal_probability": None,
                 "member_probabilities": [],
                 "reason": each if isinstance(each, str) else None,
+                "unread": isinstance(each, _DiskError),
                 "doubt": None,
                 "attention": None,
             }
@@ -143,6 +150,8 @@ class Workbench:
     def _read(self, path: str, longest_side: int) -> Picture | str:
         try:
             return read_picture(Path(path), max_pixels=self._max_pixels, longest_side=longest_side)
+        except UnreadableInstanceError as error:
+            return _DiskError(error)
         except PixelsError as error:
             return str(error)
         except MemoryError:

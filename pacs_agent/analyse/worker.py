@@ -7,12 +7,12 @@ never writes a file or a row, never outlives its parent.
 
 Messages, each one JSON object:
     configuration  {bundle, weights_sha256, device, batch_images, max_pixels, memory_limit_mb, parent_pid}
-                   → {"ready": true, "device": …} or {"error": line}
+                   → {"ready": true, "device": …} or {"error": line}, or {"exhausted": line}
     request        {"images": [{key, path, body_part}, …]}
-                   → {"images": [{key, abnormal_probability, member_probabilities, reason, doubt, attention}, …]},
-                   same order
+                   → {"images": [{key, abnormal_probability, member_probabilities, reason, unread, doubt, attention},
+                   …]}, same order; or {"exhausted": line}: the device has not memory enough, which is no image's fault
     request        {"capture": {path, body_part, full_scale, title, lines, scale}}
-                   → {"rows", "columns"} and then rows × columns × 3 bytes, or {"reason": line}
+                   → {"rows", "columns"} and then rows × columns × 3 bytes, or {"reason": line}, or as above
 """
 
 import ctypes
@@ -31,7 +31,7 @@ from typing import Any
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, configure_torch
 from pacs_agent.analyse.workbench import Workbench
-from pacs_agent.errors import BundleError, PacsAgentError
+from pacs_agent.errors import BundleError, DeviceExhaustedError, PacsAgentError
 from pacs_agent.faults import crash_point
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -53,22 +53,32 @@ def main(descriptor: int) -> None:
         except BundleError as error:
             _send(pipe, {"error": str(error)})
             return
+        except DeviceExhaustedError as error:
+            _send(pipe, {"exhausted": str(error)})
+            return
         _send(pipe, {"ready": True, "device": str(ensemble.device)})
         with ThreadPoolExecutor(DECODE_THREADS, "decode") as decoders:
             bench = Workbench(ensemble, decoders, configuration["batch_images"], configuration["max_pixels"])
             while True:
                 request = json.loads(pipe.recv_bytes())
-                if "images" in request:
-                    answers = bench.analyse(request["images"])
-                    crash_point("images answered")
-                    _send(pipe, {"images": answers})
-                    continue
-                capture = bench.capture(**request["capture"])
-                if isinstance(capture, str):
-                    _send(pipe, {"reason": capture})
-                else:
-                    _send(pipe, {"rows": capture.shape[0], "columns": capture.shape[1]})
-                    pipe.send_bytes(capture.tobytes())
+                try:
+                    _answer(pipe, bench, request)
+                except DeviceExhaustedError as error:
+                    _send(pipe, {"exhausted": str(error)})
+
+
+def _answer(pipe: Connection, bench: Workbench, request: dict[str, Any]) -> None:
+    if "images" in request:
+        answers = bench.analyse(request["images"])
+        crash_point("images answered")
+        _send(pipe, {"images": answers})
+        return
+    capture = bench.capture(**request["capture"])
+    if isinstance(capture, str):
+        _send(pipe, {"reason": capture})
+    else:
+        _send(pipe, {"rows": capture.shape[0], "columns": capture.shape[1]})
+        pipe.send_bytes(capture.tobytes())
 
 
 def _load(configuration: dict[str, Any]) -> Ensemble:
@@ -76,6 +86,7 @@ def _load(configuration: dict[str, Any]) -> Ensemble:
 
     Raises:
         BundleError: it cannot be used, or its weights are not those that the parent checked.
+        DeviceExhaustedError: they do not fit the device's memory.
     """
     bundle = load_bundle(configuration["bundle"])
     if bundle.manifest.weights_sha256 != configuration["weights_sha256"]:

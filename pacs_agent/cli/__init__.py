@@ -42,7 +42,7 @@ for command in (
     *(deciding.pause, deciding.resume, deciding.reanalyse, deciding.retry),
     *(deciding.accept, deciding.withdraw, deciding.release),
     *(evaluating.compare, evaluating.site_report),
-    *(keeping.backup, keeping.restore, keeping.export),
+    *(keeping.backup, keeping.restore, keeping.rebuild, keeping.export),
     offline.predict,
 ):
     app.command()(command)

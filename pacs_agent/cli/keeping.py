@@ -1,5 +1,7 @@
 """Commands that keep the database and what leaves it: a copy, its return, rows without persons."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -41,20 +43,56 @@ def restore(
 
     Example: pacs-agent restore /backup/pacs-agent-2026-01-31.db
     """
-    from pacs_agent.receive.inbox import DataDirectory
     from pacs_agent.record import backup as record
 
     settings = load_settings(config)
+    with _stopped(settings.data_dir):
+        aside = record.restore(settings.database_path, file)
+    printing.line(f"{settings.database_path} is {file} now" + (f"; the one before is {aside}" if aside else ""))
+    printing.note("decisions of people since the backup (accept, withdraw, pause) are not in it: take them again")
+
+
+def rebuild(config: ConfigOption = None) -> None:
+    """Make a damaged or lost database anew from inbox and outbox.
+
+    The daemon must be stopped. What was received is in the inbox, and what was found is in the reports of the outbox. A
+    study whose report speaks of all its images is not analysed again. The report goes again, as the same instance,
+    unless the old database still says that it was delivered. That database is set aside, not deleted. Where there is a
+    backup, `restore` keeps more.
+
+    Example: pacs-agent rebuild
+    """
+    from pacs_agent.logs import configure
+    from pacs_agent.rebuilding import rebuild as make_anew
+
+    settings = load_settings(config)
+    configure("warning", "console")
+    with _stopped(settings.data_dir):
+        made = make_anew(settings)
+    instances = printing.counted(made.instances, "instance", "instances")
+    studies = printing.counted(made.studies, "study", "studies")
+    printing.line(f"inbox: {instances} of {studies}, {made.waiting} of them to be analysed")
+    objects = printing.counted(made.objects, "object", "objects")
+    printing.line(f"outbox: {objects}; {made.set_aside} without a place, in {settings.data_dir / 'set-aside'}")
+    printing.line(f"{settings.database_path} is new" + (f"; the one before is {made.aside}" if made.aside else ""))
+    if made.unread:
+        printing.note(f"{printing.counted(made.unread, 'file', 'files')} of the inbox could not be read")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stopped(data_dir: Path) -> Iterator[None]:
+    """While no daemon works there."""
+    from pacs_agent.receive.inbox import DataDirectory
+
     try:
-        held = DataDirectory(settings.data_dir)
+        held = DataDirectory(data_dir)
     except DataDirectoryInUseError as error:
         raise DatabaseError(f"{error}: stop it first") from error
     try:
-        aside = record.restore(settings.database_path, file)
+        yield
     finally:
         held.release()
-    printing.line(f"{settings.database_path} is {file} now" + (f"; the one before is {aside}" if aside else ""))
-    printing.note("decisions of people since the backup (accept, withdraw, pause) are not in it: take them again")
 
 
 def export(

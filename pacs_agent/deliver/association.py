@@ -6,18 +6,48 @@ Every wait is bounded; nothing here knows the record.
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
+from pynetdicom.transport import AssociationSocket
 
 from pacs_agent.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_agent.settings import Destination, Tls
+from pacs_agent.wire import read_exactly
 
 NOT_ACCEPTED = "the destination does not accept this SOP class"
 NOTHING_SENT = "the association ended before anything could be sent"
+
+
+class PatientSocket(AssociationSocket):
+    """A requestor's socket that bounds what the peer may take to read or finish a PDU, also one that drips."""
+
+    timeout_s: float
+
+    @classmethod
+    def adopt(cls, plain: AssociationSocket, timeout_s: float) -> "PatientSocket":
+        """Take over the state of *plain*, which must not be used after."""
+        patient = cls.__new__(cls)
+        patient.__dict__.update(plain.__dict__)
+        patient.timeout_s = timeout_s
+        cast(socket.socket, patient.socket).settimeout(timeout_s)
+        return patient
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read a header, or what it announced.
+
+        Raises:
+            OSError: it did not come in time; pynetdicom then closes the association.
+        """
+        sock = cast(socket.socket, self.socket)
+        received = read_exactly(sock, nr_bytes, time.monotonic() + self.timeout_s)
+        sock.settimeout(self.timeout_s)  # of the next write
+        return received
 
 
 def scu(ae_title: str, timeout_s: float) -> AE:
@@ -43,7 +73,7 @@ def association(
         destination: the peer.
         ae_title: ours.
         sop_class_uids: each in explicit and in implicit VR.
-        watch: called when the association is requested and when its connection is open.
+        watch: called when the association is requested, and when its connection is open.
         on_report: answers an N-EVENT-REPORT.
 
     Raises:
@@ -60,10 +90,16 @@ def association(
         ae_title=destination.ae_title,
         tls_args=(client_tls(destination.tls), destination.host) if destination.tls else None,
         evt_handlers=[
+            (evt.EVT_CONN_OPEN, _be_patient, [destination.timeout_seconds]),
             *((kind, watch) for kind in (evt.EVT_REQUESTED, evt.EVT_CONN_OPEN) if watch),
             *([(evt.EVT_N_EVENT_REPORT, on_report)] if on_report else []),
         ],
     )
+
+
+def _be_patient(event: evt.Event, timeout_s: float) -> None:
+    dul = event.assoc.dul
+    dul.socket = PatientSocket.adopt(dul.socket, timeout_s)  # `set_socket` refuses a second one
 
 
 def why_not_established(assoc: Association) -> str:

@@ -9,19 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import KeyObjectSelectionDocumentStorage
-
 from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.faults import crash_point
-from pacs_agent.record import delivering, restoring
+from pacs_agent.record import delivering
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.settings import Destination
 
-_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
 """Destination to status and deadline."""
 
@@ -89,15 +83,6 @@ class Addresses:
         ]
 
 
-def _named(ds: Dataset) -> list[str]:
-    """The SOP Instance UIDs of what an object refers to."""
-    return [str(element.value) for element in ds.iterall() if element.keyword == "ReferencedSOPInstanceUID"]
-
-
-def _is_report(ds: Dataset) -> bool:
-    return str(ds.SOPClassUID).startswith("1.2.840.10008.5.1.4.1.1.88.")  # PS3.4 B.5: the SR document classes
-
-
 class Outbox:
     """The objects' place under the data directory, and their rows.
 
@@ -121,6 +106,10 @@ class Outbox:
         close_to_others(self._root)
         sync(data_dir)
 
+    def know(self, added_at: dict[str, str]) -> None:
+        """The clock was set, and with it since when each destination is known."""
+        self._added_at = added_at
+
     def keep(self, sop_instance_uid: str, encoded: bytes) -> str:
         """Make an object's bytes safe; returns the path relative to the data directory.
 
@@ -134,7 +123,7 @@ class Outbox:
         crash_point("object written")
         rename_durably(temporary, path)
         crash_point("object kept")
-        return self._name(path)
+        return self.name(path)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -147,65 +136,16 @@ class Outbox:
         with self._recording:
             named = delivering.outbox_paths(self._store)
             for path in self._root.iterdir():
-                if self._name(path) not in named:
+                if self.name(path) not in named:
                     path.unlink(missing_ok=True)  # retention may be at it too
 
-    def adopt(self) -> tuple[int, int]:
-        """After a restore: objects that no row names may have been sent, and get rows again.
-
-        What has no place in the record goes to the folder `set-aside`, where nothing removes it. Returns how many got
-        rows, and how many went there.
-        """
+    def unnamed(self) -> list[Path]:
+        """Objects that no row names."""
         named = delivering.outbox_paths(self._store)
-        paths = [path for path in sorted(self._root.glob("*.dcm")) if self._name(path) not in named]
-        found, unread = self._read(paths)
-        names = [part.name for target in self._destinations for part in target.apart()]
-        left = [self._data_dir / each.path for each in restoring.adopt_objects(self._store, found, names)] + unread
-        aside = self._data_dir / "set-aside"
-        for path in left:
-            aside.mkdir(mode=0o700, exist_ok=True)
-            rename_durably(path, aside / path.name)
-        return len(paths) - len(left), len(left)
+        return [path for path in sorted(self._root.glob("*.dcm")) if self.name(path) not in named]
 
-    def _read(self, paths: Iterable[Path]) -> tuple[list[restoring.FoundObject], list[Path]]:
-        """What objects say of themselves, and those that cannot be read; a heat map is of the report that names it."""
-        headers, unread = dict[Path, Dataset](), list[Path]()
-        for path in paths:
-            try:
-                ds = dcmread(path, stop_before_pixels=True)
-            except (InvalidDicomError, OSError, EOFError):
-                unread.append(path)
-                continue
-            if all(ds.get(keyword) for keyword in _UIDS):
-                headers[path] = ds
-            else:
-                unread.append(path)
-        # What was rejected since is not spoken of again, nor is the note: the record knows of no withdrawal.
-        notes = {path: ds for path, ds in headers.items() if ds.SOPClassUID == KeyObjectSelectionDocumentStorage}
-        rejected = {uid for ds in notes.values() for uid in _named(ds)}
-        for path in [path for path, ds in headers.items() if path in notes or str(ds.SOPInstanceUID) in rejected]:
-            del headers[path]
-            unread.append(path)
-        revision_of = {
-            uid: int(ds.get("InstanceNumber") or 1) for ds in headers.values() if _is_report(ds) for uid in _named(ds)
-        }
-        found = [
-            restoring.FoundObject(
-                study_instance_uid=str(ds.StudyInstanceUID),
-                object="sr" if _is_report(ds) else "capture",
-                sop_class_uid=str(ds.SOPClassUID),
-                sop_instance_uid=str(ds.SOPInstanceUID),
-                series_instance_uid=str(ds.SeriesInstanceUID),
-                revision=int(ds.get("InstanceNumber") or 1)
-                if _is_report(ds)
-                else revision_of.get(str(ds.SOPInstanceUID), 1),
-                path=self._name(path),
-            )
-            for path, ds in headers.items()
-        ]
-        return found, unread
-
-    def _name(self, path: Path) -> str:
+    def name(self, path: Path) -> str:
+        """As rows have it: relative to the data directory."""
         return str(path.relative_to(self._data_dir))
 
     def remove(self, paths: Collection[str]) -> int:

@@ -151,11 +151,8 @@ class Sender:
             cut(self._assoc)
 
     def _watch(self, event: evt.Event) -> None:
-        """Know the association from its first moment, and bound what the peer may take to read or finish a PDU."""
+        """Know the association from its first moment."""
         self._assoc = event.assoc
-        connection = event.assoc.dul.socket.socket
-        if event.event is evt.EVT_CONN_OPEN and connection:
-            connection.settimeout(self._destination.timeout_seconds)
         if self._aborted:
             cut(event.assoc)
 

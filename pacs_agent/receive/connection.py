@@ -14,6 +14,7 @@ import structlog
 from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from pacs_agent.receive.upperlayer import LOOK_AGAIN_S, Turn
+from pacs_agent.wire import read_exactly
 
 log = structlog.get_logger()
 
@@ -86,30 +87,16 @@ class BoundedSocket(AssociationSocket):
         self.message_bytes += nr_bytes
         if self.message_bytes > self.max_message_bytes:
             raise OSError(f"an instance of more than {self.max_message_bytes} bytes")
-        received = bytearray(nr_bytes)
-        view = memoryview(received)
         if self.message_began is None:
             self.message_began = time.monotonic()
-        deadline = self.message_began + self.timeout_s
-        done = 0
         sock = cast(socket.socket, self.socket)
-        while done < nr_bytes:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("a transfer took too long")
-            sock.settimeout(left)
-            count = sock.recv_into(view[done:])
-            if not count:
-                break
-            done += count
+        received = read_exactly(sock, nr_bytes, self.message_began + self.timeout_s)
         self.last_received = time.monotonic()
         sock.settimeout(self.timeout_s)
         if _QUICK_ACK is not None:
             # Many senders' last packet waits for the acknowledgement of the one before (Nagle), which Linux would
             # delay by 40 ms: an eternity for a small image. The option holds for a few packets only.
             sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
-        view.release()
-        del received[done:]
         return received
 
 

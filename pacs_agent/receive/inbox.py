@@ -14,12 +14,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.durable import close_to_others, rename_durably, sync, write_synced
 from pacs_agent.errors import DataDirectoryInUseError, NotUnderstoodError, OutOfResourcesError
@@ -114,6 +115,7 @@ class Inbox:
 
         Raises:
             OutOfResourcesError: the disk is below its floor, or refused the write.
+            DBAPIError: the database refused; unless a row names it after all, nothing is left.
         """
         facts = received.facts
         self.check_space()
@@ -132,13 +134,21 @@ class Inbox:
             crash_point("instance written")
             sha256 = digest.result()
             path = self._root / sha256[:2] / f"{sha256}.dcm"
-            with self._spared(path):
-                rename_durably(temporary, path)
-                crash_point("instance named")
-                moment = self._store.clock()
-                outcome = self._register(path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address)
-                crash_point("instance recorded")
-                return outcome
+            try:
+                with self._spared(path):
+                    rename_durably(temporary, path)
+                    crash_point("instance named")
+                    moment = self._store.clock()
+                    outcome = self._register(
+                        path, facts, sha256, len(encoded), calling_ae_title, moment, calling_address
+                    )
+                    crash_point("instance recorded")
+                    return outcome
+            except DBAPIError:
+                # Not acknowledged, and perhaps for want of room: the file must not take more of it.
+                with suppress(DBAPIError, OSError):
+                    self.remove([str(path.relative_to(self._data_dir))])
+                raise
         except OSError as error:
             raise OutOfResourcesError(f"the instance cannot be written: {error.strerror}") from error
 
@@ -173,23 +183,26 @@ class Inbox:
         if free < self._min_free_bytes:
             raise OutOfResourcesError(f"{free >> 20} MB free, the floor is {self._min_free_bytes >> 20} MB")
 
-    def reconcile(self) -> None:
+    def reconcile(self) -> int:
         """Bring files and rows together again after whatever ended the last run.
 
         A file without a row becomes a row (its sender may have been told success); one that retention took from its row
-        and was killed before it went is its row's again; a row without its file says so; half-written files go.
+        and was killed before it went is its row's again; a row without its file says so; half-written files go. Returns
+        how many files are no instance, or cannot be read; they are left alone.
         """
         for leftover in self._tmp.iterdir():
             leftover.unlink()
         known = receiving.known_paths(self._store)
         on_disk = {str(path.relative_to(self._data_dir)): path for path in self._root.glob("??/*.dcm")}
+        unread = 0
         for relative in sorted(on_disk.keys() - known.keys(), key=lambda name: on_disk[name].stat().st_mtime_ns):
-            self._adopt(on_disk[relative])
+            unread += not self._adopt(on_disk[relative])
         if lost := known.keys() - on_disk.keys():
             receiving.mark_lost(self._store, [known[path] for path in lost])
             log.error("instance files are missing", count=len(lost))
+        return unread
 
-    def _adopt(self, path: Path) -> None:
+    def _adopt(self, path: Path) -> bool:
         try:
             file = read_part10(path)
             received = read_received(file.encoded, file.transfer_syntax_uid, self._max_instance_bytes)
@@ -198,11 +211,14 @@ class Inbox:
                 raise NotUnderstoodError("its name is not the digest of its content")
         except (NotUnderstoodError, OSError) as error:
             log.error("a file in the inbox is not an instance and is left alone", file=path.name, reason=str(error))
-            return
-        modified = datetime.fromtimestamp(path.stat().st_mtime, tz=self._store.clock().tzinfo)
+            return False
+        now = self._store.clock()
+        # No later than now: the clock may have been ahead.
+        modified = min(now, datetime.fromtimestamp(path.stat().st_mtime, tz=now.tzinfo))
         sender, size_bytes = file.sending_ae_title, len(file.encoded)
         self._register(path, received.facts, sha256, size_bytes, sender, modified, is_adopted=True)
         log.info("a file that no row named was taken in again", sop_instance_uid=received.facts.sop_instance_uid)
+        return True
 
     def _register(
         self,

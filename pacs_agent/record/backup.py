@@ -10,7 +10,7 @@ its name, at once, or at the next start where a kill came between.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from glob import escape
 from pathlib import Path
@@ -65,11 +65,25 @@ def restore(path: Path, backup: Path, clock: Clock = utc_now) -> Path | None:
         DatabaseError: it is no database of ours, damaged, or of a newer version; the present one is untouched.
     """
     finish(path)
+
+    def make(prepared: Path) -> None:
+        _copy(backup, prepared)
+        _mark(prepared, clock)
+
+    return replace(path, make, clock)
+
+
+def replace(path: Path, make: Callable[[Path], None], clock: Clock = utc_now) -> Path | None:
+    """Put a database that *make* makes beside it in the database's place; returns as `restore` does.
+
+    What *make* raises leaves all as it was.
+    """
     moment = clock()
     prepared = path.with_name(f".{path.name}.restore.tmp")
     with _alone(prepared):
-        _copy(backup, prepared)
-        _mark(prepared, clock)
+        make(prepared)
+        with closing(sqlite3.connect(prepared)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")  # one file, without a journal beside it
         sync(prepared)
         rename_durably(prepared, path.with_name(f"{path.name}{_RESTORING}{moment.strftime(_STAMP)}"))
     return finish(path)
@@ -121,8 +135,6 @@ def _mark(path: Path, clock: Clock) -> None:
             add_event(connection, store.now(), "restored", detail="the database is a backup that was put back")
     finally:
         store.close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")  # one file, without a journal beside it
 
 
 def _copy(path: Path, target: Path) -> None:

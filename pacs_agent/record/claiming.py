@@ -12,6 +12,7 @@ from pacs_agent.record.times import to_text
 from pacs_agent.study.instance import Instance
 
 DEATHS_ALLOWED = 2  # while alone; then the study is `failed`
+READS_ALLOWED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,26 @@ def worker_died(store: Store, claims: Iterable[Claim], reason: str) -> list[Clai
             if counted >= DEATHS_ALLOWED:
                 spent.append(claim)
     return spent
+
+
+def put_off(store: Store, claim: Claim, reason: str, pause_s: float) -> bool:
+    """A study whose files the disk does not give back waits, and goes after the others, alone.
+
+    Each time it waits for twice as long. Returns whether it has had all the tries that it is allowed.
+    """
+    with store.write() as connection:
+        tries = connection.execute(select(study.c.deaths).where(study.c.id == claim.study_id)).scalar_one() + 1
+        until = to_text(store.clock() + timedelta(seconds=pause_s * 2 ** (tries - 1)))
+        connection.execute(
+            update(study)
+            .where(study.c.id == claim.study_id)
+            .values(alone=True, deaths=tries, claimed_until=until if tries < READS_ALLOWED else None)
+        )
+        add_event(
+            connection, store.now(), "instances cannot be read", study_instance_uid=claim.study_instance_uid,
+            detail=reason,
+        )  # fmt: skip
+        return bool(tries >= READS_ALLOWED)
 
 
 def release_claims(store: Store, claims: Iterable[Claim] | None = None) -> None:

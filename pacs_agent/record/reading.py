@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs_agent.errors import DatabaseError, StatementError
+from pacs_agent.record.damage import damaged, is_damage
 
 # sqlite3_set_authorizer: what a read needs, and nothing else. `mode=ro` alone lets ATTACH and VACUUM INTO make files.
 _ALLOWED_ACTIONS = frozenset(
@@ -17,7 +18,7 @@ _REFUSED_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit
 _STATE_OF_THE_FILE = frozenset(
     {
         sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
     }
 )  # fmt: skip
@@ -61,6 +62,8 @@ def query(path: Path, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
             raise StatementError("SQL: this is no statement that gives rows")
         return QueryResult(tuple(column[0] for column in cursor.description), tuple(cursor.fetchall()))
     except (sqlite3.Error, sqlite3.Warning) as error:
+        if is_damage(error):
+            raise damaged(path, error) from error
         if getattr(error, "sqlite_errorcode", 0) & _EXTENDED_CODE in _STATE_OF_THE_FILE:
             raise DatabaseError(f"database {path}: {error}") from error
         raise StatementError(f"SQL: {error}") from error

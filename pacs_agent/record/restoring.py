@@ -1,24 +1,54 @@
-"""After a restore: what retention removed since the backup, and objects whose rows the backup does not have.
+"""Rows made anew from what lies in the outbox: after a restore, after a rebuild, after a journal that was lost.
 
-Enters: paths, and what the objects say of themselves. Leaves: rows. Files are the caller's.
+Enters: objects and what they say of themselves. Leaves: rows. Files are the caller's.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_agent.record import deciding
+from pacs_agent.record.analysing import FindingRow
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, instance, report, study
+from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
+from pacs_agent.record.times import from_text, to_text
+from pacs_agent.study.bodypart import BodyPartMapping
+from pacs_agent.study.instance import Instance
 
-LOST_ROW = "made after the backup that was put back; it may have been delivered"
+LOST_ROW = "its row was lost; it may have been delivered"
+# Of an image that was revised shortly before a report nobody knows which revision the report saw.
+REVISED_IN_DOUBT = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SaidImage:
+    """What a report says of an image: of `InstanceResult` as much."""
+
+    status: str
+    abnormal_probability: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a report says: name, version and hash of its model, findings, images by SOP Instance UID."""
+
+    model: tuple[str, str, str]
+    findings: tuple[FindingRow, ...]
+    images: Mapping[str, SaidImage]
 
 
 @dataclass(frozen=True, slots=True)
 class FoundObject:
-    """An object that lies in the outbox and that no row names, as it says of itself."""
+    """An object that lies in the outbox and that no row names, as it says of itself.
+
+    Attributes:
+        created_at: when its file was written.
+        said: what it says, where it is a report that could be read.
+    """
 
     study_instance_uid: str
     object: str
@@ -27,6 +57,51 @@ class FoundObject:
     series_instance_uid: str
     revision: int
     path: str
+    created_at: str
+    said: Said | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDelivery:
+    """What is known of an object's way to a destination."""
+
+    status: str
+    deliver_before: str | None = None
+    delivered_at: str | None = None
+    committed_at: str | None = None
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStudy:
+    """Whose objects were found, and by what they are addressed."""
+
+    study_instance_uid: str
+    calling_ae_title: str
+    received_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What the record must ask others.
+
+    Attributes:
+        destinations: names of those that may have been offered an object.
+        map_body_part: header facts to part and side.
+        deliveries: where the objects of a study's latest revision go.
+    """
+
+    destinations: Collection[str]
+    map_body_part: Callable[[Instance], BodyPartMapping]
+    deliveries: Callable[[KnownStudy, FoundObject, Said], Mapping[str, FoundDelivery]]
+
+
+@dataclass(slots=True)
+class _Images:
+    """A study's images beside a report: those that it speaks of, those that it need not."""
+
+    mappings: dict[str, BodyPartMapping] = field(default_factory=dict)
+    is_covered: bool = True
 
 
 def forget_removed(store: Store, data_dir: Path) -> int:
@@ -46,55 +121,158 @@ def forget_removed(store: Store, data_dir: Path) -> int:
     return count
 
 
-def adopt_objects(store: Store, found: Collection[FoundObject], destinations: Collection[str]) -> list[FoundObject]:
-    """Give objects of a study that is known a revision again; returns those of which that cannot be done.
+def claimed_studies(store: Store) -> set[str]:
+    """Studies that were in the analysis when the last run ended: what no row names of them was never sent."""
+    rows = store.rows(select(study.c.study_instance_uid).where(study.c.claimed_until.is_not(None)))
+    return {row.study_instance_uid for row in rows}
 
-    Its finding went with its row, so the study is analysed again, and the new report names this one as its
-    predecessor: PS3.3 C.17.2. It is not sent again itself.
 
-    Args:
-        store: the record.
-        found: of any studies.
-        destinations: names of those that may have been offered them.
+def known_objects(store: Store, uids: Collection[str]) -> set[str]:
+    """Those of *uids* whose row is there, though it may have given its file up."""
+    of = report.c.sop_instance_uid
+    return {
+        uid for uid in uids if store.rows(select(of).where(of == uid))
+    }  # few, but perhaps too many for one statement
+
+
+def adopt_objects(store: Store, found: Collection[FoundObject], advice: Advice) -> list[FoundObject]:
+    """Give objects of a study that is known their rows again; returns those of which that cannot be done.
+
+    Where the latest report speaks of every image that is to be read, its study is analysed, and the object goes again
+    as the same instance: nobody gets a second report of one analysis. Else the study is analysed again, the new report
+    names this one as its predecessor (PS3.3 C.17.2), and it is not sent itself.
     """
     left: list[FoundObject] = []
     for uid in sorted({each.study_instance_uid for each in found}):
         mine = [each for each in found if each.study_instance_uid == uid]
-        if not _adopt(store, uid, mine, destinations):
+        if not _adopt(store, uid, mine, advice):
             left += mine
     return left
 
 
-def _adopt(store: Store, study_instance_uid: str, found: list[FoundObject], destinations: Collection[str]) -> bool:
+def _adopt(store: Store, study_instance_uid: str, found: list[FoundObject], advice: Advice) -> bool:
     rows = store.rows(select(study).where(study.c.study_instance_uid == study_instance_uid))
     if not rows or rows[0].state == "withdrawn":
         return False
     [row] = rows
-    if row.state in ("analysed", "failed") and deciding.reanalyse(store, study_instance_uid) is not None:
+    last = max(each.revision for each in found)
+    spoken = next((each for each in found if each.revision == last and each.said), None)
+    images = _images(store, row.id, spoken, advice) if spoken else _Images(is_covered=False)
+    if (
+        not images.is_covered
+        and row.state in ("analysed", "failed")
+        and deciding.reanalyse(store, study_instance_uid) is not None
+    ):
         return False
+    known = KnownStudy(study_instance_uid, row.calling_ae_title, row.received_at)
     with store.write() as connection:
-        now = store.now()
-        last = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == row.id)).scalar()
-        for number, revision in enumerate(sorted({each.revision for each in found}), start=int(last or 0) + 1):
-            analysis_id = connection.execute(
-                insert(analysis).values(study_id=row.id, revision=number, analysed_at=now).returning(analysis.c.id)
-            ).scalar_one()
-            for each in (each for each in found if each.revision == revision):
-                report_id = connection.execute(
-                    insert(report).values(
-                        analysis_id=analysis_id, object=each.object, sop_class_uid=each.sop_class_uid,
-                        sop_instance_uid=each.sop_instance_uid, series_instance_uid=each.series_instance_uid,
-                        path=each.path, created_at=now,
-                    ).returning(report.c.id)
-                ).scalar_one()  # fmt: skip
-                for name in destinations:
-                    connection.execute(
-                        insert(delivery).values(
-                            report_id=report_id, destination=name, status="cancelled", attempts=1, last_error=LOST_ROW
-                        )
-                    )
-                add_event(
-                    connection, now, "object found after a restore", study_instance_uid=study_instance_uid,
-                    sop_instance_uid=each.sop_instance_uid, detail=LOST_ROW,
-                )  # fmt: skip
+        there = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == row.id)).scalar()
+        number = int(there or 0)
+        for revision in sorted({each.revision for each in found}):
+            number = max(number + 1, revision)
+            of_revision = [each for each in found if each.revision == revision]
+            said = next((each.said for each in of_revision if each.said), None)
+            analysis_id = _add_analysis(connection, row.id, number, said, of_revision[0].created_at)
+            for each in of_revision:
+                wanted: Mapping[str, FoundDelivery] = {}
+                if revision == last and images.is_covered and said:
+                    wanted = advice.deliveries(known, each, said)
+                _add_object(connection, store.now(), analysis_id, each, advice.destinations, wanted)
+        if images.is_covered and spoken and spoken.said:
+            _conclude(connection, row.id, spoken.said, images.mappings)
     return True
+
+
+def _images(store: Store, study_id: int, spoken: FoundObject, advice: Advice) -> _Images:
+    """The study's images beside its latest report."""
+    rows = store.rows(
+        select(
+            instance.c.sop_instance_uid, instance.c.revision, instance.c.facts, instance.c.status,
+            instance.c.received_at,
+        ).where(instance.c.study_id == study_id, instance.c.is_current, instance.c.status != "ignored")
+    )  # fmt: skip
+    cited = spoken.said.images if spoken.said else {}
+    found = _Images()
+    doubtful_since = to_text(from_text(spoken.created_at) - REVISED_IN_DOUBT)
+    for row in rows:
+        if row.status == "rejected":  # what is said rests on it
+            found.is_covered &= row.sop_instance_uid not in cited
+        if row.status in ("rejected", "unsupported"):
+            continue
+        mapping = found.mappings[row.sop_instance_uid] = advice.map_body_part(Instance.from_json(row.facts))
+        is_old = row.received_at <= (doubtful_since if row.revision > 1 else spoken.created_at)
+        found.is_covered &= is_old and (row.sop_instance_uid in cited or not mapping.is_read)
+    return found
+
+
+def _add_analysis(connection: Connection, study_id: int, revision: int, said: Said | None, at: str) -> int:
+    name, version, bundle_hash = said.model if said else (None, None, None)
+    analysis_id = connection.execute(
+        insert(analysis)
+        .values(
+            study_id=study_id, revision=revision, analysed_at=at, model_name=name, model_version=version,
+            bundle_hash=bundle_hash,
+        ).returning(analysis.c.id)
+    ).scalar_one()  # fmt: skip
+    for row in said.findings if said else ():
+        connection.execute(insert(finding).values(analysis_id=analysis_id, **asdict(row)))
+    return int(analysis_id)
+
+
+def _add_object(
+    connection: Connection,
+    now: str,
+    analysis_id: int,
+    found: FoundObject,
+    destinations: Collection[str],
+    wanted: Mapping[str, FoundDelivery],
+) -> None:
+    """The object's row and its deliveries, each counted as offered once: 0111 (duplicate instance) then is "has it"."""
+    report_id = connection.execute(
+        insert(report).values(
+            analysis_id=analysis_id, object=found.object, sop_class_uid=found.sop_class_uid,
+            sop_instance_uid=found.sop_instance_uid, series_instance_uid=found.series_instance_uid,
+            path=found.path, created_at=found.created_at,
+        ).returning(report.c.id)
+    ).scalar_one()  # fmt: skip
+    for name in dict.fromkeys((*destinations, *wanted)):
+        each = wanted.get(name) or FoundDelivery("cancelled", last_error=LOST_ROW)
+        connection.execute(
+            insert(delivery).values(
+                report_id=report_id, destination=name, status=each.status, attempts=1,
+                next_attempt_at=now if each.status == "waiting" else None, deliver_before=each.deliver_before,
+                delivered_at=each.delivered_at, committed_at=each.committed_at, last_error=each.last_error,
+            )
+        )  # fmt: skip
+    [uid] = connection.execute(
+        select(study.c.study_instance_uid).join(analysis).where(analysis.c.id == analysis_id)
+    ).one()
+    add_event(
+        connection, now, "object found without a row", study_instance_uid=uid, sop_instance_uid=found.sop_instance_uid,
+        detail=", ".join(f"{name}: {each.status}" for name, each in wanted.items()) or LOST_ROW,
+    )  # fmt: skip
+
+
+def _conclude(connection: Connection, study_id: int, said: Said, mappings: Mapping[str, BodyPartMapping]) -> None:
+    """The study is analysed: its images say what its report says of them."""
+    for uid, mapping in mappings.items():
+        image = said.images.get(uid) or SaidImage("unsupported", None, mapping.reason)
+        connection.execute(
+            update(instance)
+            .where(instance.c.study_id == study_id, instance.c.sop_instance_uid == uid, instance.c.is_current)
+            .where(instance.c.status.in_(("received", "failed")))
+            .values(
+                status=image.status, reason=image.reason, abnormal_probability=image.abnormal_probability,
+                body_part=mapping.body_part, body_part_source=mapping.body_part_source,
+                laterality=mapping.laterality, laterality_source=mapping.laterality_source,
+            )
+        )  # fmt: skip
+    connection.execute(
+        update(study)
+        .where(study.c.id == study_id)
+        .values(waiting_since=None, claimed_until=None, alone=False, deaths=0)
+    )
+    connection.execute(
+        update(study).where(study.c.id == study_id, study.c.state.in_(("receiving", "queued", "failed")))
+        .values(state="analysed", reason=None)
+    )  # fmt: skip

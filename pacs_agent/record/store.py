@@ -19,10 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from pacs_agent.durable import close_to_others
 from pacs_agent.errors import DatabaseError
 from pacs_agent.record import tables
+from pacs_agent.record.damage import check_whole, damaged, is_damage
 from pacs_agent.record.migrate import check_current, migrate
 from pacs_agent.record.times import Clock, to_text, utc_now
 
 BUSY_TIMEOUT_S = 30.0
+JOURNAL_BYTES = 64 << 20  # what stays of a journal that grew while somebody read for long
 
 
 def _engine(path: Path) -> Engine:
@@ -40,6 +42,7 @@ def _engine(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a commit is a promise
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -69,7 +72,8 @@ class Store:
         """Open and migrate, making the database where there is none.
 
         Raises:
-            DatabaseError: it cannot be opened, or was written by a newer pacs-agent (`DatabaseNewerError`).
+            DatabaseError: it cannot be opened, is damaged (`DatabaseDamagedError`), or was written by a newer
+                pacs-agent (`DatabaseNewerError`).
         """
         try:
             # SQLite would make it for everybody to read; its journal and shared memory take this file's mode.
@@ -79,10 +83,13 @@ class Store:
             raise DatabaseError(f"database {path}: {error.strerror}") from error
         store = cls(path, clock)
         try:
+            check_whole(path)
             with store.write() as connection:
                 migrate(connection)
+        except sqlite3.Error as error:
+            raise DatabaseError(f"database {path}: {error}") from error
         except DBAPIError as error:
-            raise DatabaseError(f"database {path}: {error.orig}") from error
+            raise _unusable(path, error) from error
         return store
 
     @classmethod
@@ -99,7 +106,7 @@ class Store:
             with store.read() as connection:
                 check_current(connection)
         except DBAPIError as error:
-            raise DatabaseError(f"database {path}: {error.orig}") from error
+            raise _unusable(path, error) from error
         return store
 
     def close(self) -> None:
@@ -202,6 +209,10 @@ class Store:
             else:
                 connection.execute(delete(tables.pause).where(tables.pause.c.stage == stage))
             add_event(connection, self.now(), "paused" if paused else "resumed", detail=stage)
+
+
+def _unusable(path: Path, error: DBAPIError) -> DatabaseError:
+    return damaged(path, error.orig) if is_damage(error) else DatabaseError(f"database {path}: {error.orig}")
 
 
 @contextmanager

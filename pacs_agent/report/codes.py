@@ -57,6 +57,7 @@ PERCENT = Code("%", "UCUM", "Percent")
 XR_UNSPECIFIED_BODY_REGION = Code("43468-8", "LN", "XR unspecified body region")
 PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")  # PS3.16 CID 7005
 DEVICE = Code("121007", "DCM", "Device")  # PS3.16 CID 270
+DEVICE_OBSERVER_UID = Code("121012", "DCM", "Device Observer UID")  # PS3.16 TID 1004
 
 # The structure of TID 1500, 1501, 1600, 1602 and 4019
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")

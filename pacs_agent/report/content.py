@@ -26,6 +26,7 @@ SENTENCES: Mapping[FindingValue, str] = {
     "abnormal": "Abnormality flagged by the model.",
     "undetermined": "Undetermined: no statement is made.",
 }
+REASON, NOT_ANALYSED, NOT_COUNTED = "Reason", "Not analysed", "Not counted"
 HASH_DIGITS = 12  # of the weights' SHA-256: enough to tell bundles apart, short enough to be read out
 
 CONTAINS = hd_sr.RelationshipTypeValues.CONTAINS
@@ -186,9 +187,9 @@ def _groups(
             normality = "abnormal" if probability > finding.threshold else "normal"
         comments = []
         if outcome.status == "failed":
-            comments = [_sentence(f"Not analysed: {outcome.reason or 'no reason is known'}")]
+            comments = [_sentence(f"{NOT_ANALYSED}: {outcome.reason or 'no reason is known'}")]
         elif outcome.doubt:
-            comments = [_sentence(f"Not counted: {outcome.doubt}")]
+            comments = [_sentence(f"{NOT_COUNTED}: {outcome.doubt}")]
         capture = captures.get(outcome.sop_instance_uid)
         if isinstance(capture, str):
             comments.append(_sentence(f"No heat map: {capture}"))
@@ -223,7 +224,7 @@ def _comments(finding: Finding) -> list[str]:
     reason = finding.reason or ""
     texts = [SENTENCES[finding.finding]]
     if reason:
-        texts.append(_sentence(f"Reason: {reason}" if finding.finding == "undetermined" else reason))
+        texts.append(_sentence(f"{REASON}: {reason}" if finding.finding == "undetermined" else reason))
     if count not in reason:
         texts.append(_sentence(count))
     above = sum((image.counted_probability or 0) > finding.threshold for image in finding.images)

@@ -9,13 +9,12 @@ from textwrap import wrap
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.sr.coding import Code
 
 from pacs_agent.errors import PacsAgentError
-from pacs_agent.report import codes
+from pacs_agent.report import codes, tree
+from pacs_agent.report.tree import children, first_text, is_called, normality, texts
 
 WIDTH = 100  # columns
-_NORMALITIES = {code.value: word for word, code in codes.NORMALITIES.items()}
 
 
 def report_text(ds: Dataset) -> str:
@@ -27,23 +26,19 @@ def report_text(ds: Dataset) -> str:
     Raises:
         PacsAgentError: it is no measurement report (TID 1500).
     """
-    if not _is_called(ds, codes.IMAGING_MEASUREMENT_REPORT):
+    if not is_called(ds, codes.IMAGING_MEASUREMENT_REPORT):
         raise PacsAgentError("not a measurement report (TID 1500)")
-    groups = [
-        group
-        for part in _children(ds, codes.IMAGING_MEASUREMENTS)
-        for group in _children(part, codes.MEASUREMENT_GROUP)
-    ]
+    groups = tree.groups(ds)
     lines = [_text(ds, "SeriesDescription").upper()]
-    for evaluations in _children(ds, codes.QUALITATIVE_EVALUATIONS):
-        lines += [line for comment in _texts(evaluations, codes.COMMENT) for line in wrap(comment, WIDTH)]
+    for evaluations in children(ds, codes.QUALITATIVE_EVALUATIONS):
+        lines += [line for comment in texts(evaluations, codes.COMMENT) for line in wrap(comment, WIDTH)]
     lines.append("")
     lines += [f"{label:<9}{value}" for label, value in _heading(ds, groups) if value]
     views = _views(ds)
     differ = len(set(map(_threshold, groups))) > 1
     for group in groups:
-        name = _first_text(group, codes.TRACKING_IDENTIFIER)
-        if ": image " in name:
+        name = first_text(group, codes.TRACKING_IDENTIFIER)
+        if tree.is_of_an_image(group):
             lines += wrap(_image_line(group, name, views), WIDTH, subsequent_indent=" " * 12)
         else:
             lines += _finding_lines(group, name, _threshold(group) if differ else "")
@@ -81,81 +76,47 @@ def _heading(ds: Dataset, groups: list[Dataset]) -> Iterator[tuple[str, str]]:
     )
     if groups:
         thresholds = set(map(_threshold, groups))
-        model = f"{_first_text(groups[0], codes.ALGORITHM_NAME)} {_first_text(groups[0], codes.ALGORITHM_VERSION)}"
+        model = f"{first_text(groups[0], codes.ALGORITHM_NAME)} {first_text(groups[0], codes.ALGORITHM_VERSION)}"
         # Of parts with thresholds of their own each finding says its own.
         yield "Model", _joined(model, thresholds.pop() if len(thresholds) == 1 else "")
 
 
 def _finding_lines(group: Dataset, name: str, threshold: str) -> list[str]:
-    result = _joined(_normality(group).upper(), _percent(group), threshold, mark="   ")
+    result = _joined(normality(group).upper(), _percent(group), threshold, mark="   ")
     lines = ["", f"{name[:1].upper()}{name[1:]}: {result}"]
-    for comment in _texts(group, codes.COMMENT):
+    for comment in texts(group, codes.COMMENT):
         lines += wrap(comment, WIDTH, initial_indent="  ", subsequent_indent="    ")
     return lines
 
 
 def _image_line(group: Dataset, name: str, views: dict[str, str]) -> str:
-    uid = next(
-        (
-            str(reference.ReferencedSOPInstanceUID)
-            for item in group.ContentSequence
-            if item.ValueType == "IMAGE"
-            for reference in item.ReferencedSOPSequence
-        ),
-        "",
-    )
+    uid = next(iter(tree.source_uids(group)), "")
     number = name.rpartition(": image ")[2].partition(" of ")[0]
-    heat_map = "heat map" if any(True for _ in _children(group, codes.VISUAL_EXPLANATION)) else ""
-    says = _joined(_percent(group), heat_map, *_texts(group, codes.COMMENT), mark=" ")
-    return f"  image {number:<3} {views.get(uid, ''):<18} {_normality(group):<13} {says}"
+    heat_map = "heat map" if any(True for _ in children(group, codes.VISUAL_EXPLANATION)) else ""
+    says = _joined(_percent(group), heat_map, *texts(group, codes.COMMENT), mark=" ")
+    return f"  image {number:<3} {views.get(uid, ''):<18} {normality(group):<13} {says}"
 
 
 def _threshold(group: Dataset) -> str:
-    return _first_text(group, codes.ALGORITHM_PARAMETERS).replace("=", " ")
+    return first_text(group, codes.ALGORITHM_PARAMETERS).replace("=", " ")
 
 
 def _views(ds: Dataset) -> dict[str, str]:
     """View, by SOP Instance UID, of the images in the library that have one."""
     return {
         str(entry.ReferencedSOPSequence[0].ReferencedSOPInstanceUID): str(view.ConceptCodeSequence[0].CodeMeaning)
-        for library in _children(ds, codes.IMAGE_LIBRARY)
-        for group in _children(library, codes.IMAGE_LIBRARY_GROUP)
+        for library in children(ds, codes.IMAGE_LIBRARY)
+        for group in children(library, codes.IMAGE_LIBRARY_GROUP)
         for entry in group.ContentSequence
-        for view in _children(entry, codes.IMAGE_VIEW)
+        for view in children(entry, codes.IMAGE_VIEW)
     }
 
 
-def _normality(group: Dataset) -> str:
-    for item in _children(group, codes.NORMALITY):
-        return _NORMALITIES.get(str(item.ConceptCodeSequence[0].CodeValue), "undetermined")
-    return "undetermined"
-
-
 def _percent(group: Dataset) -> str:
-    for name in (codes.PROBABILITY, codes.CERTAINTY_OF_FINDING):
-        for item in _children(group, name):
-            value = float(item.MeasuredValueSequence[0].NumericValue)
-            return f"{name.meaning.lower()} {value:.1f} %"
-    return ""
-
-
-def _children(item: Dataset, name: Code) -> Iterator[Dataset]:
-    yield from (child for child in item.get("ContentSequence", ()) if _is_called(child, name))
-
-
-def _is_called(item: Dataset, name: Code) -> bool:
-    names = item.get("ConceptNameCodeSequence") or ()
-    return any(
-        (n.get("CodeValue"), n.get("CodingSchemeDesignator")) == (name.value, name.scheme_designator) for n in names
-    )
-
-
-def _texts(item: Dataset, name: Code) -> Iterator[str]:
-    yield from (str(child.TextValue) for child in _children(item, name))
-
-
-def _first_text(item: Dataset, name: Code) -> str:
-    return next(_texts(item, name), "")
+    if (found := tree.percent(group)) is None:
+        return ""
+    name, value = found
+    return f"{name.meaning.lower()} {value:.1f} %"
 
 
 def _text(ds: Dataset, keyword: str) -> str:

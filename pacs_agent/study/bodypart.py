@@ -122,6 +122,11 @@ class BodyPartMapping:
     reason: str | None
     conflict: Literal["part", "side"] | None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a report speaks of the instance; where its part is in doubt, to say so."""
+        return self.conflict == "part" or (self.body_part is not None and self.conflict is None)
+
 
 class _Statement(NamedTuple):
     """An element that speaks of a body part: what its words are, and the parts that they may mean."""

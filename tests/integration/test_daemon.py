@@ -10,7 +10,7 @@ from peers import answers_echo, wait_for
 
 from pacs_agent.analyse.bundle import SHIPPED
 from pacs_agent.daemon import Daemon
-from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
+from pacs_agent.errors import BundleError, DatabaseDamagedError, PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.record import backup
 from pacs_agent.record.reading import query
 from pacs_agent.settings import Settings
@@ -107,6 +107,25 @@ def test_unforeseen_error_in_a_job_of_the_schedule_stops_the_daemon(daemon: Daem
     daemon._timely("completeness", fail)
     assert daemon._stop.is_set()
     assert isinstance(daemon._failure, StationError)
+
+
+def test_database_that_is_spoilt_under_a_daemon_stops_it(daemon: Daemon) -> None:
+    """Its last line names the way out, as at a start."""
+    page = 4096
+
+    def read() -> None:
+        with daemon._store.read() as connection:
+            connection.exec_driver_sql("SELECT COUNT(*) FROM sqlite_schema").scalar()
+
+    read()
+    daemon._store.close()
+    with daemon._store.path.open("r+b") as file:
+        file.seek(100)  # behind the header, the schema's own page
+        file.write(b"\xff" * (page - 100))
+    daemon._timely("completeness", read)
+    assert daemon._stop.is_set()
+    assert isinstance(daemon._failure, DatabaseDamagedError)
+    assert "pacs-agent rebuild" in str(daemon._failure)
 
 
 def test_full_disk_in_a_job_of_the_schedule_is_waited_out(daemon: Daemon) -> None:

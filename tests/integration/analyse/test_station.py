@@ -1,22 +1,27 @@
 """The analysis station on a real database: what is nobody's fault costs no study anything."""
 
 import errno
+import os
 import sqlite3
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peers import wait_for
+from radiographs import hand
 
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.errors import WorkerUnavailableError
 from pacs_agent.record import claiming, receiving
+from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
+from pacs_agent.record.times import from_text
 from pacs_agent.study.bodypart import map_body_part
 from pacs_agent.study.eligibility import Eligibility
 from pacs_agent.study.instance import Instance
@@ -110,6 +115,92 @@ def test_process_that_cannot_start_costs_no_study_a_death(
         moody.stop()
         thread.join(30)
     assert not thread.is_alive()
+
+
+UNREAD = """
+    import json, sys
+    from multiprocessing.connection import Connection
+    pipe = Connection(int(sys.argv[1]))
+    pipe.recv_bytes()
+    pipe.send_bytes(b'{"ready": true, "device": "none"}')
+    while True:
+        images = json.loads(pipe.recv_bytes())["images"]
+        answers = [{"key": image["key"], "abnormal_probability": None, "member_probabilities": [],
+                    "reason": "Input/output error", "unread": True} for image in images]
+        pipe.send_bytes(json.dumps({"images": answers}).encode())
+"""
+
+
+def test_file_that_is_never_given_back_fails_its_study_in_the_end(
+    queued: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded number of tries, each later than the last; the reason says what a person can do."""
+    (tmp_path / "unread.py").write_text(textwrap.dedent(UNREAD))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = AnalysisProcess(
+        load_bundle("demonstration"), device="cpu", batch_images=2, max_pixels=1, memory_limit_mb=2048, timeout_s=30,
+        module="unread",
+    )  # fmt: skip
+    moment = [datetime(2026, 1, 5, 10, 0, tzinfo=UTC)]
+    queued.clock = lambda: moment[0]
+    working = station(queued, process)
+    try:
+        pauses = []
+        while state(queued)[0] == "queued":
+            assert working.work_once(threading.Event()) == 1
+            if until := state(queued)[2]:
+                pauses.append((from_text(until) - moment[0]).total_seconds())
+                assert working.work_once(threading.Event()) == 0
+                moment[0] = from_text(until) + timedelta(seconds=1)
+        assert pauses == [5, 10, 20]
+        [(status, reason)] = query(queued.path, "SELECT status, reason FROM results").rows
+        assert (status, reason) == (
+            "failed", "Input/output error; `retry` when the disk is well, or send it again",
+        )  # fmt: skip
+    finally:
+        process.stop()
+
+
+EXHAUSTED = """
+    import sys
+    from pathlib import Path
+    import torch
+    from pacs_agent.analyse import worker
+    from pacs_agent.analyse.ensemble import Ensemble
+    examine = Ensemble._examine
+    def short(*arguments):
+        if not Path(__file__).with_name("device-is-back").exists():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return examine(*arguments)
+    Ensemble._examine = short
+    worker.main(int(sys.argv[1]))
+"""
+
+
+def test_device_short_of_memory_costs_no_study_a_death(
+    queued: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process lives on, the study waits and the reason is told; then it is analysed."""
+    hand().save_as(queued.path.parent / "inbox" / "x", enforce_file_format=True)
+    (tmp_path / "exhausted.py").write_text(textwrap.dedent(EXHAUSTED))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    process = AnalysisProcess(
+        load_bundle("demonstration"), device="cpu", batch_images=2, max_pixels=1_000_000, memory_limit_mb=8192,
+        timeout_s=60, module="exhausted",
+    )  # fmt: skip
+    working = station(queued, process)
+    try:
+        for _ in range(2):
+            with pytest.raises(WorkerUnavailableError, match="cpu has not memory enough for one image"):
+                working.work_once(threading.Event())
+            assert state(queued) == ("queued", 0, None)
+            pid = process.pid
+        (tmp_path / "device-is-back").touch()
+        assert working.work_once(threading.Event()) == 1
+        assert state(queued)[0] == "analysed"
+        assert process.pid == pid is not None
+    finally:
+        process.stop()
 
 
 @pytest.mark.parametrize(("number", "ends"), [(errno.ENOSPC, "analysed"), (errno.ENOENT, "failed")])

@@ -17,7 +17,9 @@ from sqlalchemy import update
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.record import analysing, restoring
 from pacs_agent.record.tables import study
+from pacs_agent.recovering import Recovering
 from pacs_agent.settings import Destination
+from pacs_agent.study.bodypart import map_body_part
 
 PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
 
@@ -39,6 +41,12 @@ def record(data_dir: Path) -> Record:
 def outbox(data_dir: Path, record: Record) -> Outbox:
     """An outbox with one destination."""
     return Outbox(data_dir, record, (PACS,), {"pacs": "2026-01-01T00:00:00.000Z"})
+
+
+@pytest.fixture
+def recovering(data_dir: Path, record: Record, outbox: Outbox) -> Recovering:
+    """What gives its objects rows."""
+    return Recovering(data_dir, record, outbox, (PACS,), map_body_part)
 
 
 CLASSES = {
@@ -78,12 +86,12 @@ def test_any_other_day_it_is_a_leftover(outbox: Outbox, put: Put, data_dir: Path
     assert not path.exists()
 
 
-def test_report_and_its_heat_maps_are_one_revision_again(record: Record, outbox: Outbox, put: Put) -> None:
+def test_report_and_its_heat_maps_are_one_revision_again(record: Record, recovering: Recovering, put: Put) -> None:
     """After those that are known; the study is analysed again, and its next report names both predecessors."""
     put("7.1", number=2, names="7.2")
     put("7.2", "capture", number=1)  # of the report that names it, whatever its own number
     put("7.3", number=3)
-    assert outbox.adopt() == (3, 0)
+    assert recovering.adopt_all() == (3, 0)
     rows = record.select(
         "SELECT a.revision, r.object, r.sop_instance_uid, d.status, d.attempts FROM report r"
         " JOIN analysis a ON a.id = r.analysis_id JOIN delivery d ON d.report_id = r.id ORDER BY 1, 3"
@@ -100,11 +108,13 @@ def test_report_and_its_heat_maps_are_one_revision_again(record: Record, outbox:
     assert record.claim()[0].revision == 4
 
 
-def test_killed_in_between_it_goes_on(record: Record, outbox: Outbox, put: Put, data_dir: Path) -> None:
+def test_killed_in_between_it_goes_on(
+    record: Record, outbox: Outbox, recovering: Recovering, put: Put, data_dir: Path
+) -> None:
     """The mark stands until all is done, so that a start may do it twice; twice is once."""
     path = put("7.1", number=2)
-    outbox.adopt()
-    assert outbox.adopt() == (0, 0)
+    recovering.adopt_all()
+    assert recovering.adopt_all() == (0, 0)
     outbox.reconcile()
     assert (data_dir / path).exists()
     assert record.select("SELECT COUNT(*) FROM analysis") == [(2,)]
@@ -122,13 +132,13 @@ def _remove_images(record: Record) -> None:
 
 @pytest.mark.parametrize("happened", [_withdraw, _remove_images])
 def test_what_has_no_place_is_set_aside(
-    record: Record, outbox: Outbox, put: Put, data_dir: Path, happened: Callable[[Record], None]
+    record: Record, recovering: Recovering, put: Put, data_dir: Path, happened: Callable[[Record], None]
 ) -> None:
     """Never deleted, never in the way: of a study that was withdrawn, or whose images are gone."""
     happened(record)
     before = record.state()
     path = data_dir / put("7.1", number=2)
-    assert outbox.adopt() == (0, 1)
+    assert recovering.adopt_all() == (0, 1)
     assert not path.exists()
     assert (data_dir / "set-aside" / path.name).exists()
     assert (data_dir / "set-aside").stat().st_mode & 0o777 == 0o700
@@ -136,21 +146,21 @@ def test_what_has_no_place_is_set_aside(
     assert record.select("SELECT COUNT(*) FROM analysis") == [(1,)]
 
 
-def test_what_is_no_object_of_a_known_study_is_set_aside(outbox: Outbox, put: Put, data_dir: Path) -> None:
+def test_what_is_no_object_of_a_known_study_is_set_aside(recovering: Recovering, put: Put, data_dir: Path) -> None:
     """An unknown study, a file that cannot be read, one without its UIDs."""
     put("7.1", study_uid="1.99")
     (data_dir / "outbox" / "7.2.dcm").write_bytes(b"no DICOM")
     (data_dir / "outbox" / "7.3.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    assert outbox.adopt() == (0, 3)
+    assert recovering.adopt_all() == (0, 3)
     assert len(list((data_dir / "set-aside").iterdir())) == 3
 
 
-def test_what_was_rejected_since_is_set_aside(record: Record, outbox: Outbox, put: Put, data_dir: Path) -> None:
+def test_what_was_rejected_since_is_set_aside(record: Record, recovering: Recovering, put: Put, data_dir: Path) -> None:
     """With its note: no later report names it as a predecessor."""
     put("7.1", number=2)
     put("7.2", "note", names="7.1")
     put("7.3", number=3)
-    assert outbox.adopt() == (1, 2)
+    assert recovering.adopt_all() == (1, 2)
     assert sorted(path.name for path in (data_dir / "set-aside").iterdir()) == ["7.1.dcm", "7.2.dcm"]
     assert {row.sop_instance_uid for row in analysing.predecessors(record, 1)} == {"9.1.1", "7.3"}
 

@@ -1,5 +1,6 @@
 """One bad object, one bad destination, one late word: what else waits goes on."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -25,6 +26,7 @@ from structlog.testing import capture_logs
 from pacs_agent.deliver import sender
 from pacs_agent.deliver.association import client_tls, echo
 from pacs_agent.deliver.sender import BROKEN_IN_A_ROW
+from pacs_agent.receive.connection import hang_up
 from pacs_agent.record import analysing, deciding, delivering
 from pacs_agent.record.receiving import Receipt, Reception
 from pacs_agent.record.store import Store
@@ -379,6 +381,105 @@ def test_abort_ends_a_request_that_is_never_answered(store: Store, data_dir: Pat
         delivery.tick(100_000)
         assert delivery.send() == 1
     assert [(row["status"], row["attempts"]) for row in delivery.rows()] == [("waiting", 0)]
+
+
+# -- a PACS that is slow, or not there at all --------------------------------------------------------------------------
+
+
+class Dripping:
+    """A way to a PACS on which what comes back drips, after so many PDUs that came whole."""
+
+    def __init__(self, port: int, whole_pdus: int) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self._to, self._left = port, whole_pdus
+        self._end = Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._end.set()
+        socket.socket.shutdown(self._server, socket.SHUT_RDWR)
+        self._server.close()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._server.accept()[0], socket.create_connection(("127.0.0.1", self._to))
+                for run in (self._forth, self._back):
+                    self._threads.append(threading.Thread(target=run, args=(near, far)))
+                    self._threads[-1].start()
+
+    def _forth(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                far.sendall(data)
+        hang_up(far)
+
+    def _back(self, near: socket.socket, far: socket.socket) -> None:
+        left = self._left
+        with contextlib.suppress(OSError), far.makefile("rb") as answers:
+            while len(head := answers.read(6)) == 6:  # PS3.8 9.3.1: every PDU's type and length
+                pdu = head + answers.read(int.from_bytes(head[2:], "big"))
+                if left:
+                    near.sendall(pdu)
+                    left -= 1
+                    continue
+                for byte in pdu:
+                    near.sendall(bytes([byte]))
+                    if self._end.wait(0.15):
+                        break
+        hang_up(near)
+        near.close()
+        far.close()
+
+
+@pytest.mark.parametrize(("whole_pdus", "attempts"), [(0, 0), (1, 1)])
+def test_pacs_that_drips_holds_nobody_for_long(
+    store: Store, data_dir: Path, pacs: Pacs, whole_pdus: int, attempts: int
+) -> None:
+    """A byte now and then keeps no timeout from ending: the association is ended, the object waits, and goes later."""
+    dripping = Dripping(pacs.port, whole_pdus)
+    delivery = Delivery(store, data_dir, dripping.port, timeout_seconds=1)
+    pacs.start(CR)
+    uid = delivery.put(1)
+    thread = threading.Thread(target=delivery.send)
+    thread.start()
+    thread.join(15)  # its answer alone drips for longer
+    held = thread.is_alive()
+    dripping.stop()
+    thread.join(20)
+    assert not held
+    [row] = delivery.rows()
+    assert (row["status"], row["attempts"]) == ("waiting", attempts)
+    assert row["last_error"]
+    delivery.sender = delivery.add("pacs", pacs.port)
+    delivery.tick(100_000)
+    assert delivery.send() == 1
+    assert delivery.rows()[0]["status"] == "delivered"
+    assert set(pacs.received) == {uid}
+
+
+def test_pacs_in_a_black_hole_is_an_outage(store: Store, data_dir: Path) -> None:
+    """Nobody refuses and nobody answers: it is given up after the timeout, as a destination out of reach."""
+    with contextlib.ExitStack() as held, socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        for _ in range(4):  # what does not fit the backlog is dropped, as a firewall does
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(hole.getsockname())
+        delivery = Delivery(store, data_dir, hole.getsockname()[1], timeout_seconds=1)
+        delivery.put(1)
+        thread = threading.Thread(target=delivery.send)
+        thread.start()
+        thread.join(15)
+        assert not thread.is_alive()
+    [row] = delivery.rows()
+    assert (row["status"], row["attempts"], row["last_error"]) == ("waiting", 0, "cannot be reached")
 
 
 # -- TLS --------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from pacs_agent.errors import DatabaseError, DatabaseNewerError
 from pacs_agent.record import analysing, claiming, deciding, delivering, receiving
 from pacs_agent.record.reading import query
-from pacs_agent.record.store import Store
+from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import metadata
 from pacs_agent.record.times import to_text
 
@@ -625,3 +626,27 @@ def test_closing_waits_for_the_transaction_in_hand(store: Store) -> None:
     closing.join(10)
     assert not closing.is_alive()
     assert events(store) == ["written"]
+
+
+def test_journal_that_grew_shrinks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody reads for long nothing of it can be reused; afterwards it takes no more than its bound."""
+    monkeypatch.setattr("pacs_agent.record.store.JOURNAL_BYTES", 1 << 20)
+    store = Store.open(tmp_path / "pacs-agent.db")
+    journal = tmp_path / "pacs-agent.db-wal"
+
+    def write() -> None:
+        with store.write() as connection:
+            for _ in range(300):
+                add_event(connection, store.now(), "paused", detail="x" * 4000)
+
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM event").fetchone()
+        for _ in range(4):
+            write()
+        assert journal.stat().st_size > 4 << 20
+        reader.execute("ROLLBACK")
+    for _ in range(2):
+        write()
+    assert journal.stat().st_size <= 2 << 20
+    store.close()

@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pacs_agent.analyse import ensemble as ensemble_module
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.ensemble import Ensemble, resolve_device
-from pacs_agent.errors import BundleError
+from pacs_agent.errors import BundleError, DeviceExhaustedError
 
 PARTS = ["shoulder", "elbow", "wrist", None, "shoulder"]
 
@@ -50,6 +51,68 @@ def test_batch_size_does_not_matter(ensemble: Ensemble, inputs: NDArray[np.uint8
         np.testing.assert_allclose(probabilities, whole, atol=1e-5)
         np.testing.assert_allclose(members, whole_members, atol=1e-5)
     assert len(set(whole.round(6))) > 1
+
+
+class Device:
+    """A device's memory in pictures, and what was tried on it."""
+
+    def __init__(self, ensemble: Ensemble, holds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tried: list[int] = []
+        forward = ensemble.forward
+
+        def bounded(inputs: NDArray[np.uint8], *arguments: Any, **named: Any) -> Any:
+            self.tried.append(len(inputs))
+            if len(inputs) > holds:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(inputs, *arguments, **named)
+
+        monkeypatch.setattr(ensemble, "forward", bounded)
+
+
+def test_device_that_is_short_gets_smaller_batches(
+    ensemble: Ensemble, inputs: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halved until they fit, each picture once, the same answers: probabilities, members, verdicts, maps."""
+    whole = ensemble.examine(inputs, PARTS, 100, with_maps=True)
+    device = Device(ensemble, 2, monkeypatch)
+    examined = ensemble.examine(inputs, PARTS, 100, with_maps=True)
+    assert device.tried == [5, 2, 2, 1]
+    np.testing.assert_allclose(examined.probabilities, whole.probabilities, atol=1e-5)
+    np.testing.assert_allclose(examined.member_probabilities, whole.member_probabilities, atol=1e-5)
+    np.testing.assert_allclose(examined.attention, whole.attention, atol=1e-4)
+    assert [verdict and verdict.reason for verdict in examined.verdicts] == [
+        verdict and verdict.reason for verdict in whole.verdicts
+    ]
+
+
+def test_device_that_holds_no_picture_gives_way_to_the_cpu(
+    inputs: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the setting left it open; else it is said, as nobody's fault but the device's."""
+    short = Ensemble(load_bundle("demonstration"), "cpu")
+    whole = short.examine(inputs, PARTS, 100).probabilities
+    Device(short, 0, monkeypatch)
+    with pytest.raises(DeviceExhaustedError, match="not memory enough for one image"):
+        short.examine(inputs, PARTS, 4)
+    short._may_use_cpu = True
+    np.testing.assert_allclose(short.examine(inputs, PARTS, 4).probabilities, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "ends"), [("auto", "cpu"), ("cuda", None)])
+def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, device: str, ends: str | None) -> None:
+    """`auto` goes on on the CPU; a device that was named is not exchanged for another."""
+
+    def load(ensemble: Ensemble) -> None:
+        if ensemble.device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ensemble_module, "resolve_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(Ensemble, "_load", load)
+    if ends:
+        assert Ensemble(load_bundle("demonstration"), device).device.type == ends
+    else:
+        with pytest.raises(DeviceExhaustedError, match="cuda:0 has not memory enough for the weights"):
+            Ensemble(load_bundle("demonstration"), device)
 
 
 def test_unknown_part_takes_the_default_weights(ensemble: Ensemble, inputs: NDArray[np.uint8]) -> None:

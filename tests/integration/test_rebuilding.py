@@ -1,0 +1,210 @@
+"""A new database from inbox and outbox: what the files say, and what a damaged database still does."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from objects import EQUIPMENT, IDENTITY, finding, report
+from pydicom.dataset import Dataset
+from radiographs import hand
+from sqlalchemy import select, update
+
+from pacs_agent import rules
+from pacs_agent.daemon import Daemon
+from pacs_agent.deliver.outbox import Outbox
+from pacs_agent.errors import DatabaseDamagedError, DatabaseError
+from pacs_agent.rebuilding import rebuild
+from pacs_agent.receive.dataset import read_received
+from pacs_agent.receive.part10 import read_part10
+from pacs_agent.record import analysing, damage, deciding, delivering
+from pacs_agent.record.reading import query
+from pacs_agent.record.store import Store
+from pacs_agent.record.tables import delivery, destination
+from pacs_agent.recovering import Recovering
+from pacs_agent.report.signature import ReportIdentity, encode_part10
+from pacs_agent.rules import eligibility, inbox_of
+from pacs_agent.settings import Settings
+
+PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+
+
+@pytest.fixture
+def settings(data_dir: Path) -> Settings:
+    """Of a data directory with one destination."""
+    return Settings(agent={"data_dir": data_dir, "min_free_mb": 1}, destination=[PACS])
+
+
+@pytest.fixture
+def receive(settings: Settings, store: Store, tmp_path: Path) -> Callable[[Dataset], None]:
+    """Takes an instance into the inbox."""
+    inbox = inbox_of(settings, store, eligibility(settings))
+
+    def take(ds: Dataset) -> None:
+        ds.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+        meta, encoded = read_part10(tmp_path / "x.dcm")
+        inbox.accept(encoded, read_received(encoded, str(meta.TransferSyntaxUID), 64 << 20), "XR1")
+
+    return take
+
+
+def lay(data_dir: Path, number: int, images: list[Any], revision: int = 1) -> str:
+    """A report of these images lies in the outbox; its UID."""
+    uid = f"2.25.{number}"
+    made = report(
+        images, [finding(images, *[0.9] * len(images), part="hand")],
+        identity=ReportIdentity(uid, f"{uid}.1", revision, IDENTITY.created_at),
+    )  # fmt: skip
+    folder = data_dir / "outbox"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{uid}.dcm").write_bytes(encode_part10(made))
+    return uid
+
+
+def spoil(store: Store, *, wholly: bool = False) -> None:
+    """Damage that a look through the file finds: everything, or an index alone."""
+    store.close()
+    if wholly:
+        store.path.write_bytes(b"\x5a" * store.path.stat().st_size)
+        return
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [page, size] = connection.execute(
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = 'study_by_state'"
+        ).fetchone()
+    with store.path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
+    """Of the new database."""
+    return list(query(settings.database_path, sql).rows)
+
+
+STUDIES = "SELECT study_instance_uid, state FROM study ORDER BY id"
+DELIVERIES = "SELECT sop_instance_uid, status, attempts FROM deliveries ORDER BY sop_instance_uid"
+
+
+def test_report_of_every_image_is_the_studys(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], data_dir: Path
+) -> None:
+    """The study is analysed as its report says, and the report goes again as the same instance, counted as a resend."""
+    first = hand(seed=1)
+    second = hand(seed=2, StudyInstanceUID=first.StudyInstanceUID)
+    mute = hand(seed=3, StudyInstanceUID=first.StudyInstanceUID, BodyPartExamined="CHEST")  # of no part of ours
+    for ds in (first, second, mute):
+        receive(ds)
+    uid = lay(data_dir, 1, [first, second], revision=3)
+    spoil(store, wholly=True)
+    made = rebuild(settings)
+    assert (made.instances, made.studies, made.waiting, made.objects, made.set_aside) == (3, 1, 0, 1, 0)
+    assert made.aside is not None
+    assert made.aside.read_bytes()[:4] == b"ZZZZ"
+    assert rows(settings, DELIVERIES) == [(uid, "waiting", 1)]
+    told = "SELECT status, finding, abnormal_probability, threshold, image_count, revision, model_name FROM results"
+    assert rows(settings, told) == [("analysed", "abnormal", 0.9, 0.5, 2, 3, "demonstration")]
+    images = rows(settings, "SELECT status, body_part, abnormal_probability FROM image_results ORDER BY 1, 3")
+    assert images == [("analysed", "hand", 0.9), ("analysed", "hand", 0.9), ("unsupported", None, None)]
+    assert rows(settings, "SELECT device_uid, restored_at FROM installation") == [(EQUIPMENT.device_uid, None)]
+    with pytest.raises(DatabaseError, match="is whole"):
+        rebuild(settings)
+
+
+def _another_image(first: Dataset) -> Dataset:
+    return hand(seed=2, StudyInstanceUID=first.StudyInstanceUID)
+
+
+def _other_pixels(first: Dataset) -> Dataset:
+    return hand(seed=2, **{name: first[name].value for name in ("StudyInstanceUID", "SOPInstanceUID")})
+
+
+@pytest.mark.parametrize("make", [_another_image, _other_pixels])
+def test_report_that_does_not_speak_of_every_image_is_a_predecessor(
+    settings: Settings,
+    store: Store,
+    receive: Callable[[Dataset], None],
+    data_dir: Path,
+    make: Callable[[Dataset], Dataset],
+) -> None:
+    """An image that came later, or other pixels under a known UID: the study waits, its report does not go again."""
+    first = hand(seed=1)
+    receive(first)
+    receive(make(first))
+    uid = lay(data_dir, 1, [first])
+    spoil(store, wholly=True)
+    assert rebuild(settings).waiting == 1
+    assert rows(settings, DELIVERIES) == [(uid, "cancelled", 1)]
+    [study_id] = rows(settings, "SELECT id FROM study")[0]
+    again = Store.attach(settings.database_path)
+    assert [row.sop_instance_uid for row in analysing.predecessors(again, study_id)] == [uid]
+    again.close()
+
+
+def test_what_the_damaged_database_still_says_stands(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], data_dir: Path
+) -> None:
+    """What was delivered, taken back, paused, who it was, and since when a destination is known."""
+    delivered, withdrawn = hand(seed=1), hand(seed=2)
+    store.device_uid("1.2.7")
+    delivering.destinations_since(store, ["pacs"])
+    [(since,)] = store.rows(select(destination.c.added_at))
+    for number, ds in enumerate((delivered, withdrawn)):
+        receive(ds)
+        lay(data_dir, number, [ds])
+    mapped = rules.mapping(settings)
+    outbox = Outbox(data_dir, store, settings.destination, {"pacs": since})
+    assert Recovering(data_dir, store, outbox, settings.destination, mapped).adopt_lost() == 2
+    with store.write() as connection:
+        connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))
+    deciding.settle(store, withdrawn.StudyInstanceUID, "withdraw", "another patient")
+    store.set_paused("pacs", True)
+    spoil(store)
+    with pytest.raises(DatabaseDamagedError, match="pacs-agent rebuild"):
+        Store.open(settings.database_path)
+    made = rebuild(settings)
+    assert (made.objects, made.set_aside, made.waiting) == (1, 1, 0)
+    assert rows(settings, DELIVERIES) == [("2.25.0", "delivered", 1)]
+    assert rows(settings, STUDIES)[1] == (withdrawn.StudyInstanceUID, "withdrawn")
+    assert rows(settings, "SELECT device_uid FROM installation") == [("1.2.7",)]
+    assert rows(settings, "SELECT name, added_at FROM destination") == [("pacs", since)]
+    assert rows(settings, "SELECT stage FROM pause") == [("pacs",)]
+
+
+def test_empty_place_of_a_database_is_not_filled(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None]
+) -> None:
+    """An empty database would have all that is there analysed and told again."""
+    receive(hand())
+    store.close()
+    settings.database_path.write_bytes(b"")
+    with pytest.raises(DatabaseDamagedError, match=r"is empty, and .*pacs-agent rebuild"):
+        damage.check_not_lost(settings.database_path, settings.data_dir)
+    settings.database_path.unlink()
+    with pytest.raises(DatabaseDamagedError, match=r"is not there, and .*pacs-agent rebuild"):
+        Daemon(settings)
+    assert rebuild(settings).instances == 1
+
+
+def test_rebuild_that_fails_leaves_what_was_there(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up in the middle: the damaged database stands, and nothing lies beside it."""
+    receive(hand())
+    spoil(store, wholly=True)
+    before = {path.name for path in settings.data_dir.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Recovering, "adopt_all", _full)
+        with pytest.raises(OSError, match="No space left"):
+            rebuild(settings)
+    assert {path.name for path in settings.data_dir.iterdir()} == before | {"outbox"}
+    assert settings.database_path.read_bytes()[:4] == b"ZZZZ"
+    assert rebuild(settings).instances == 1
+
+
+def _full(_recovering: Recovering) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
