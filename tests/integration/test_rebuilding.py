@@ -46,8 +46,8 @@ def receive(settings: Settings, store: Store, tmp_path: Path) -> Callable[[Datas
 
     def take(ds: Dataset) -> None:
         ds.save_as(tmp_path / "x.dcm", enforce_file_format=True)
-        meta, encoded = read_part10(tmp_path / "x.dcm")
-        inbox.accept(encoded, read_received(encoded, str(meta.TransferSyntaxUID), 64 << 20), "XR1")
+        file = read_part10(tmp_path / "x.dcm")
+        inbox.accept(file.encoded, read_received(file.encoded, file.transfer_syntax_uid, 64 << 20), "XR1")
 
     return take
 
