@@ -56,6 +56,8 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
         name = f"destination {target.name}"
         if target.tls:
             checks.append(_attempt(f"{name}: TLS", partial(_tls, target.tls, client_tls)))
+            if checks[-1].ok:
+                checks.append(_attempt(f"{name}: TLS handshake", partial(_handshake, target, target.tls)))
         if target.folder:
             checks.append(_attempt(f"{name}: folder", partial(look, target.folder)))
             continue
@@ -138,6 +140,24 @@ def _tls(tls: Tls, load: Callable[[Tls], object]) -> str:
     except ssl.SSLError as error:
         raise PacsAgentError(f"{', '.join(map(str, files))}: {error.reason or error}") from error
     return f"{tls.certificate} with its key, and {tls.ca}"
+
+
+def _handshake(target: Destination, tls: Tls) -> str:
+    """What an association does not tell: why the two do not trust each other."""
+    try:
+        with (
+            socket.create_connection((target.host, target.port), target.timeout_seconds) as plain,
+            client_tls(tls).wrap_socket(plain, server_hostname=target.host) as secure,
+        ):
+            return (
+                f"{target.host}:{target.port} is whom {target.tls.ca if target.tls else ''} signed, {secure.version()}"
+            )
+    except ssl.SSLCertVerificationError as error:
+        raise PacsAgentError(f"{target.host}:{target.port}: its certificate: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise PacsAgentError(f"{target.host}:{target.port}: {error.reason or error}") from error
+    except OSError as error:
+        raise PacsAgentError(f"{target.host}:{target.port}: {error.strerror or error}") from error
 
 
 def _echo(target: Destination, ours: str) -> str:

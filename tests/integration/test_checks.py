@@ -1,5 +1,10 @@
 """What `check` finds of certificates, before anything is started."""
 
+import contextlib
+import socketserver
+import ssl
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +31,40 @@ def tls_checks(folder: Path, tls: Tls) -> list[Check]:
         destination=(target,),
     )
     return [check for check in run_checks(settings, None) if check.what.endswith("TLS")]
+
+
+@pytest.fixture
+def port(tls: Tls) -> Iterator[int]:
+    """Where somebody does TLS, with that certificate, and nothing else."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls.certificate, tls.key)
+
+    class Handshake(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as secure:
+                secure.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def handshake(port: int, tls: Tls, folder: Path) -> Check:
+    """What `check` says of it."""
+    target = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_seconds=1, tls=tls)
+    settings = Settings(agent=Agent(data_dir=folder / "data"), listener=Listener(port=0), destination=(target,))
+    [found] = [check for check in run_checks(settings, None) if check.what == "destination pacs: TLS handshake"]
+    return found
+
+
+def test_whom_our_authority_did_not_sign_is_named(tmp_path: Path, tls: Tls, port: int) -> None:
+    """An association would only say that it cannot be reached."""
+    assert handshake(port, tls, tmp_path).ok
+    stranger = Authority(tmp_path, "stranger")
+    found = handshake(port, tls.model_copy(update={"ca": stranger.certificate}), tmp_path)
+    assert (found.ok, "its certificate: unable to get local issuer certificate" in found.detail) == (False, True)
+    assert not handshake(9, tls, tmp_path).ok
 
 
 def test_certificates_that_can_be_used(tmp_path: Path, tls: Tls) -> None:
