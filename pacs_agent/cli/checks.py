@@ -149,9 +149,7 @@ def _handshake(target: Destination, tls: Tls) -> str:
             socket.create_connection((target.host, target.port), target.timeout_seconds) as plain,
             client_tls(tls).wrap_socket(plain, server_hostname=target.host) as secure,
         ):
-            return (
-                f"{target.host}:{target.port} is whom {target.tls.ca if target.tls else ''} signed, {secure.version()}"
-            )
+            return f"{target.host}:{target.port} is whom {tls.ca} signed, {secure.version()}"
     except ssl.SSLCertVerificationError as error:
         raise PacsAgentError(f"{target.host}:{target.port}: its certificate: {error.verify_message}") from error
     except ssl.SSLError as error:
