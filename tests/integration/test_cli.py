@@ -326,7 +326,9 @@ def test_a_file_that_is_no_database_is_one_line(run: Run, data_dir: Path, comman
     (data_dir / "pacs-agent.db").write_bytes(b"garbage" * 100)
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    assert err == f"pacs-agent: database {data_dir / 'pacs-agent.db'}: file is not a database\n"
+    remedy = "put a backup back (`pacs-agent restore`), or make it anew from inbox and outbox (`pacs-agent rebuild`)"
+    database = data_dir / "pacs-agent.db"
+    assert err == f"pacs-agent: database {database} is damaged (file is not a database): {remedy}\n"
 
 
 def test_a_data_directory_that_cannot_be_made_is_one_line(
