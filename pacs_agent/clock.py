@@ -47,10 +47,16 @@ class SteadyClock:
         self.follow()
         return timedelta()
 
-    def follow(self) -> None:
-        """Believe the machine's clock."""
+    def follow(self) -> Callable[[], None]:
+        """Believe the machine's clock; what is returned takes that back."""
         with self._lock:
-            self._begun_at = self._begin()
+            before, self._begun_at = self._begun_at, self._begin()
+
+        def take_back() -> None:
+            with self._lock:
+                self._begun_at = before
+
+        return take_back
 
     def _begin(self) -> datetime:
         return self._wall() - timedelta(seconds=self._elapsed_s())

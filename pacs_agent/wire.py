@@ -3,6 +3,8 @@
 import socket
 import time
 
+_AT_FIRST = 1 << 20  # bytes of room; twice as much each time that it is full
+
 
 def read_exactly(sock: socket.socket, count: int, deadline: float) -> bytearray:
     """*count* bytes, fewer only where the peer closed.
@@ -15,17 +17,19 @@ def read_exactly(sock: socket.socket, count: int, deadline: float) -> bytearray:
     Raises:
         TimeoutError: they did not come in time.
     """
-    received = bytearray(count)
+    received = bytearray(min(count, _AT_FIRST))
     done = 0
-    with memoryview(received) as view:
-        while done < count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("a transfer took too long")
-            sock.settimeout(left)
+    while done < count:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("a transfer took too long")
+        if done == len(received):  # a length that a peer only states costs nothing
+            received.extend(bytes(min(count - done, done)))
+        sock.settimeout(left)
+        with memoryview(received) as view:
             size = sock.recv_into(view[done:])
-            if not size:
-                break
-            done += size
+        if not size:
+            break
+        done += size
     del received[done:]
     return received

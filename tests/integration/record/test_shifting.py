@@ -1,10 +1,13 @@
 """A clock that was set: waits last as long as they would have, what happened keeps its time."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records import Record
+from sqlalchemy import event
 
 from pacs_agent.record import claiming, delivering, shifting
 from pacs_agent.record.times import from_text
@@ -21,8 +24,12 @@ def record(tmp_path: Path) -> Record:
 def set_clock(record: Record, by: timedelta) -> None:
     """As the daemon does."""
 
-    def follow() -> None:
+    def take_back() -> None:
+        record.moment -= by
+
+    def follow() -> Callable[[], None]:
         record.moment += by
+        return take_back
 
     shifting.shift_waits(record, by, follow)
 
@@ -90,3 +97,30 @@ def test_clock_that_was_set_back_while_nobody_ran(record: Record) -> None:
     shifting.forget_future(record)
     times = record.select("SELECT last_received_at, waiting_since FROM study ORDER BY id")
     assert times == [(untouched, untouched), (record.now(), record.now())]
+
+
+def test_shift_that_is_not_written_is_made_again(record: Record) -> None:
+    """The disk is full at the commit: the clock does not run ahead of the rows."""
+
+    def refuse(_: Any) -> None:
+        raise OSError
+
+    record.receive(1)
+    before, moment = record.select("SELECT last_received_at, waiting_since FROM study"), record.moment
+    event.listen(record._engine, "commit", refuse)
+    with pytest.raises(OSError, match=r"^$"):
+        set_clock(record, timedelta(hours=-5))
+    event.remove(record._engine, "commit", refuse)
+    assert (record.select("SELECT last_received_at, waiting_since FROM study"), record.moment) == (before, moment)
+
+
+def test_start_with_a_clock_of_long_ago_ages_nothing(record: Record) -> None:
+    """A machine without a battery: what is finished keeps its time, or retention would take it once the clock is right."""
+    record.receive(1)
+    record.queue()
+    record.analyse(record.claim()[0])
+    before = record.select("SELECT received_at, last_received_at FROM study")
+    record.tick(-20 * 365 * 86_400)
+    shifting.forget_future(record)
+    set_clock(record, timedelta(days=20 * 365))
+    assert record.select("SELECT received_at, last_received_at FROM study") == before
