@@ -115,7 +115,7 @@ def test_shift_that_is_not_written_is_made_again(record: Record) -> None:
 
 
 def test_start_with_a_clock_of_long_ago_ages_nothing(record: Record) -> None:
-    """A machine without a battery: what is finished keeps its time, or retention would take it once the clock is right."""
+    """What is finished keeps its time, or retention would take all of it once the clock is right."""
     record.receive(1)
     record.queue()
     record.analyse(record.claim()[0])
