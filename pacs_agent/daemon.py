@@ -83,7 +83,8 @@ class Daemon:
         make_notes = Rejecting(data_dir, store, self._outbox, equipment)
         self._assess = rules.eligibility(settings)
         self._inbox = rules.inbox_of(settings, store, self._assess)
-        self._listener = Listener(settings.listener, self._inbox, partial(committing.settle_commitment, store))
+        settle = partial(committing.settle_commitment, store)
+        self._listener = Listener(settings.listener, self._inbox, settle, self._not_stored)
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
         self._further = [
@@ -284,6 +285,11 @@ class Daemon:
         except (OperationalError, OSError) as error:  # as above; the next time may be better
             log.error("a job of the schedule waits", job=what, reason=str(error).splitlines()[0])
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon
+            self._fail(error)
+
+    def _not_stored(self, error: Exception) -> None:
+        """A receipt found the database as no station had to look at it: senders would be refused for good."""
+        if damage.is_damage(error):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:

@@ -4,6 +4,7 @@ Enters: the settings. Leaves: a whole database, or the old one untouched. The fi
 made; what the old database still says is taken where the files are silent. Never removes a file.
 """
 
+import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,10 +71,12 @@ def rebuild(settings: Settings, clock: Clock = utc_now) -> Rebuilt:
 
 def _is_whole(settings: Settings) -> bool:
     try:
-        damage.check_whole(settings.database_path)
+        damage.check_whole(settings.database_path, thoroughly=True)
         damage.check_not_lost(settings.database_path, settings.data_dir)
     except DatabaseDamagedError:
         return False
+    except sqlite3.Error as error:
+        raise DatabaseError(f"database {settings.database_path} cannot be looked at: {error}") from error
     return True
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from pacs_agent.deliver.outbox import Outbox
@@ -24,6 +24,8 @@ from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.settings import Destination
 from pacs_agent.study.bodypart import BodyPartMapping
 from pacs_agent.study.instance import Instance
+
+log = structlog.get_logger()
 
 SET_ASIDE = "set-aside"
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -117,10 +119,13 @@ class Recovering:
         for path in paths:
             try:
                 ds = dcmread(path, stop_before_pixels=True)
-            except (InvalidDicomError, OSError, EOFError):
-                unread.append(path)
-                continue
-            if all(ds.get(keyword) for keyword in _UIDS):
+                # Elements are decoded when they are looked at, and a spoilt one raises whatever it leads pydicom to.
+                is_whole = all(ds.get(keyword) for keyword in _UIDS) and int(ds.get("InstanceNumber") or 1) > 0
+                _named(ds), _said(ds)
+            except Exception as error:  # noqa: BLE001 - as above; it is set aside, and nothing else suffers
+                log.warning("object not read", file=path.name, reason=type(error).__name__)
+                is_whole = False
+            if is_whole:
                 headers[path] = ds
             else:
                 unread.append(path)

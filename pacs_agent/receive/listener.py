@@ -61,6 +61,7 @@ class Listener:
         settings: section [listener].
         inbox: where instances go.
         settle: hands the result of a storage commitment to the record; whether its transaction is known.
+        on_database_error: is told, after the answer A700 is decided, that the database did not take an instance.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Listener:
         settings: ListenerSettings,
         inbox: Inbox,
         settle: Callable[[CommitmentResult], bool] = lambda _result: False,
+        on_database_error: Callable[[DBAPIError], None] = lambda _error: None,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
         self._settle = settle
+        self._on_database_error = on_database_error
         self._lock = threading.Lock()
         self._connections: dict[Association, _Connection] = {}
         self._ae = AE(ae_title=settings.ae_title)
@@ -307,6 +310,7 @@ class Listener:
         except DBAPIError as error:
             # Locked for longer than we wait, or its disk is full: the sender may well try again.
             bound.error("instance refused", status="A700", reason=f"database: {error.orig}")
+            self._on_database_error(error)
             return _failure(OUT_OF_RESOURCES, "the database is not available")
         except Exception:  # noqa: BLE001 - the one place; no exception may escape to the sender as C211
             # pynetdicom would answer C211 and the sender would never learn that it was our fault.

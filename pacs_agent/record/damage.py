@@ -13,14 +13,19 @@ from pacs_agent.errors import DatabaseDamagedError
 
 # What SQLite says of a file that is no database, or no whole one.
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_UNREADABLE = _DAMAGE | {sqlite3.SQLITE_IOERR}  # of a file that nobody else has open: a sector gone bad
 _PRIMARY = 0xFF  # of an extended code
 WAY_OUT = "put a backup back (`pacs-agent restore`), or make it anew from inbox and outbox (`pacs-agent rebuild`)"
 
 
 def is_damage(error: BaseException | None) -> bool:
     """Whether an error, SQLite's own or as SQLAlchemy wraps it, says that the file is spoilt, not that it is away."""
+    return _code(error) in _DAMAGE
+
+
+def _code(error: BaseException | None) -> int:
     origin = error.orig if isinstance(error, DBAPIError) else error
-    return (getattr(origin, "sqlite_errorcode", None) or 0) & _PRIMARY in _DAMAGE
+    return (getattr(origin, "sqlite_errorcode", None) or 0) & _PRIMARY
 
 
 def damaged(path: Path, what: object) -> DatabaseDamagedError:
@@ -28,8 +33,13 @@ def damaged(path: Path, what: object) -> DatabaseDamagedError:
     return DatabaseDamagedError(f"database {path} is damaged ({what}): {WAY_OUT}")
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Path, *, thoroughly: bool = False) -> None:
     """Look through the whole file; one that is not there, or that nothing was ever written to, is whole.
+
+    Args:
+        path: the database.
+        thoroughly: whether indexes have what tables have, too, which takes several times as long; and a file that the
+            disk does not give back is damaged.
 
     Raises:
         DatabaseDamagedError: a page is not what it must be.
@@ -40,9 +50,10 @@ def check_whole(path: Path) -> None:
     try:
         # For writing: a journal that a kill left is to be replayed first.
         with closing(sqlite3.connect(path)) as connection:
-            [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            look = "integrity_check" if thoroughly else "quick_check"
+            [found] = connection.execute(f"PRAGMA {look}(1)").fetchone()
     except sqlite3.DatabaseError as error:
-        if is_damage(error):
+        if _code(error) in (_UNREADABLE if thoroughly else _DAMAGE):
             raise damaged(path, error) from error
         raise
     if found != "ok":

@@ -3,9 +3,11 @@
 import errno
 import os
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,6 +190,60 @@ def test_empty_place_of_a_database_is_not_filled(
     with pytest.raises(DatabaseDamagedError, match=r"is not there, and .*pacs-agent rebuild"):
         Daemon(settings)
     assert rebuild(settings).instances == 1
+
+
+def test_index_that_lost_its_entries_can_be_rebuilt(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None]
+) -> None:
+    """A start does not look that far, and stops once it meets it: `rebuild` looks further than a start."""
+    receive(hand())
+    store.close()
+    with closing(sqlite3.connect(settings.database_path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        found = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_by_study'").fetchone()
+        [size] = connection.execute("PRAGMA page_size").fetchone()
+    with settings.database_path.open("r+b") as file:
+        file.seek((found[0] - 1) * size)
+        file.write(bytes([10]) + struct.pack(">HHHB", 0, 0, size, 0))  # the empty leaf of an index
+    damage.check_whole(settings.database_path)
+    assert rebuild(settings).instances == 1
+
+
+def test_sector_gone_bad_can_be_rebuilt(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk does not give the database back: that does not pass. One that is in use is not damaged."""
+    receive(hand())
+    store.close()
+    code, connect = sqlite3.SQLITE_IOERR, sqlite3.connect
+
+    def refused(path: Path, **how: Any) -> Any:
+        if path != settings.database_path:
+            return connect(path, **how)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(damage, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": refused}))
+    assert rebuild(settings).instances == 1
+    code = sqlite3.SQLITE_BUSY
+    with pytest.raises(DatabaseError, match="cannot be looked at: disk I/O error"):
+        rebuild(settings)
+
+
+def test_spoilt_object_is_set_aside_alone(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], data_dir: Path
+) -> None:
+    """Wherever its bytes went wrong, the others are read."""
+    good, bad = hand(seed=1), hand(seed=2)
+    for number, ds in enumerate((good, bad)):
+        receive(ds)
+        lay(data_dir, number, [ds])
+    spoil(store, wholly=True)
+    path = data_dir / "outbox" / "2.25.1.dcm"
+    path.write_bytes(path.read_bytes().replace(b"\x20\0\x13\0IS", b"\x20\0\x13\0ZZ"))  # Instance Number, of no VR
+    made = rebuild(settings)
+    assert (made.instances, made.objects, made.set_aside, made.waiting) == (2, 1, 1, 1)
 
 
 def test_rebuild_that_fails_leaves_what_was_there(
