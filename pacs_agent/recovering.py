@@ -3,7 +3,8 @@
 Enters: files. Leaves: rows, by `record.restoring`; what has no place there goes to the folder `set-aside`. Never sends.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Recovering:
         data_dir: Path,
         store: Store,
         outbox: Outbox,
-        destinations: Iterable[Destination],
+        destinations: Collection[Destination],
         map_body_part: Callable[[Instance], BodyPartMapping],
         known: Known | None = None,
     ) -> None:
@@ -59,6 +60,7 @@ class Recovering:
         self._store = store
         self._outbox = outbox
         self._known = known or {}
+        self._asking = {part.name for target in destinations if target.storage_commitment for part in target.apart()}
         self._advice = Advice(
             destinations=[part.name for target in destinations for part in target.apart()],
             map_body_part=map_body_part,
@@ -166,7 +168,11 @@ class Recovering:
             name: FoundDelivery(status, deliver_before)
             for name, (status, deliver_before) in addresses.deliveries(found.object, sr_class).items()
         }
-        known = {name: each for (uid, name), each in self._known.items() if uid == found.sop_instance_uid}
+        known = {
+            name: replace(each, is_to_be_asked=each.status == "delivered" and name in self._asking)
+            for (uid, name), each in self._known.items()
+            if uid == found.sop_instance_uid
+        }
         return wanted | {name: each for name, each in known.items() if name in self._advice.destinations}
 
 

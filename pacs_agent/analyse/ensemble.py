@@ -23,6 +23,8 @@ from pacs_agent.analyse.pixels import InputSpec
 from pacs_agent.analyse.saliency import combined
 from pacs_agent.errors import BundleError, DeviceExhaustedError
 
+# CUDA's own error (of a context above all), cuBLAS' and cuDNN's; torch's allocator has an exception.
+_EXHAUSTED = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 MAX_CPU_THREADS = 8  # networks this small gain nothing from more, and a busy machine has other work
 
 
@@ -44,6 +46,11 @@ class Examination:
     attention: tuple[NDArray[np.float32], ...]
 
 
+def is_exhausted(error: RuntimeError) -> bool:
+    """Whether a device has too little memory, as torch's allocator says it, or CUDA and its libraries."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _EXHAUSTED)
+
+
 class Ensemble:
     """A network with its bundle's weights, ready to predict.
 
@@ -63,7 +70,9 @@ class Ensemble:
         self._on_cpu: Ensemble | None = None
         try:
             self._load()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_exhausted(error):
+                raise
             if not self._may_use_cpu:
                 raise DeviceExhaustedError(f"{self.device} has not memory enough for the weights") from error
             self.device, self._may_use_cpu = torch.device("cpu"), False
@@ -109,7 +118,9 @@ class Ensemble:
             chunk = slice(start, start + batch_size)
             try:
                 examined = self._examine(inputs[chunk], body_parts[chunk], with_maps)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_exhausted(error):
+                    raise
                 count = len(inputs[chunk])
                 if count == 1 and not self._may_use_cpu:
                     raise DeviceExhaustedError(f"{self.device} has not memory enough for one image") from error

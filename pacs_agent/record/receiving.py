@@ -93,7 +93,9 @@ _GIVE_BACK = "UPDATE instance SET path = :path WHERE id = :id"
 _GIVE_BACK_LOST = "UPDATE instance SET path = :path, status = :status, reason = :reason WHERE id = :id"
 # What is not analysed (our own report coming back from the PACS above all) must not open a finished study again.
 _MOVE_STUDY = """
-UPDATE study SET last_received_at = max(last_received_at, :received_at),
+UPDATE study SET last_received_at = iif(
+    :is_eligible AND (state IN ('analysed', 'failed') OR emptied), :received_at, max(last_received_at, :received_at)
+  ),
   waiting_since = iif(:is_eligible, coalesce(waiting_since, :received_at), waiting_since),
   state = iif(:is_eligible AND (state IN ('queued', 'analysed', 'failed') OR emptied), 'receiving', state),
   reason = iif(:is_eligible AND (state IN ('queued', 'analysed', 'failed') OR emptied), NULL, reason),

@@ -70,6 +70,7 @@ class FoundDelivery:
     delivered_at: str | None = None
     committed_at: str | None = None
     last_error: str | None = None
+    is_to_be_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,7 @@ def _add_object(
                 report_id=report_id, destination=name, status=each.status, attempts=1,
                 next_attempt_at=now if each.status == "waiting" else None, deliver_before=each.deliver_before,
                 delivered_at=each.delivered_at, committed_at=each.committed_at, last_error=each.last_error,
+                commitment_due_at=now if each.is_to_be_asked else None,
             )
         )  # fmt: skip
     [uid] = connection.execute(

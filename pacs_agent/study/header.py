@@ -83,6 +83,7 @@ class _Walk:
         # Some send the other one of the two than was agreed.
         self.is_implicit = not self._shows_vr(0, transfer_syntax_uid != ImplicitVRLittleEndian)
         self._entries = 0
+        self._is_long = False  # whether the element in hand has, in its items, a value that is too long to be read
 
     def _shows_vr(self, at: int, otherwise: bool = False) -> bool:
         """Whether the element there has a VR; *otherwise* where there is none."""
@@ -101,7 +102,7 @@ class _Walk:
             if tag >> 16 == _ITEM >> 16:
                 raise NotUnderstoodError("an item outside of a sequence")
             self._count()
-            before = self._entries
+            before, self._is_long = self._entries, False
             is_read = wanted is None or tag in wanted or tag == _CHARACTER_SET
             if length == _UNDEFINED_LENGTH:
                 is_sequence = _is_sequence(tag, vr, is_undefined=True)
@@ -110,7 +111,7 @@ class _Walk:
                 raise _cut(size)
             elif is_read and length:
                 is_read = self._is_readable(tag, vr, value, end)
-            if is_read:
+            if is_read and not self._is_long:
                 parts.append(bytes(encoded[at:end]))
                 read_bytes += end - at
                 read_entries += 1 + self._entries - before
@@ -171,6 +172,7 @@ class _Walk:
             else:
                 tag, vr, at, length = self._element(at, limit, is_implicit)
                 if not _is_sequence(tag, vr, is_undefined=length == _UNDEFINED_LENGTH):
+                    self._is_long |= MAX_VALUE_BYTES < length < _UNDEFINED_LENGTH
                     at = self._fragments(at) if length == _UNDEFINED_LENGTH else at + length
                     if at > limit:
                         raise _cut(self._size)

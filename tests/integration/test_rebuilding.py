@@ -147,6 +147,27 @@ def test_report_that_does_not_speak_of_every_image_is_a_predecessor(
     again.close()
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_commitment_that_was_open_is_asked_for_again(
+    settings: Settings, store: Store, receive: Callable[[Dataset], None], data_dir: Path, asks: bool
+) -> None:
+    """Of a destination that is asked; retention spares the object until then."""
+    settings = settings.model_copy(
+        update={"destination": (settings.destination[0].model_copy(update={"storage_commitment": asks}),)}
+    )
+    delivering.destinations_since(store, ["pacs"])
+    ds = hand(seed=1)
+    receive(ds)
+    lay(data_dir, 0, [ds])
+    outbox = Outbox(data_dir, store, settings.destination, {"pacs": "2000"})
+    assert Recovering(data_dir, store, outbox, settings.destination, rules.mapping(settings)).adopt_lost() == 1
+    with store.write() as connection:
+        connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))
+    spoil(store)
+    rebuild(settings)
+    assert rows(settings, "SELECT status, commitment_due_at IS NOT NULL FROM delivery") == [("delivered", int(asks))]
+
+
 def test_what_the_damaged_database_still_says_stands(
     settings: Settings, store: Store, receive: Callable[[Dataset], None], data_dir: Path
 ) -> None:

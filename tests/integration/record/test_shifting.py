@@ -124,3 +124,16 @@ def test_start_with_a_clock_of_long_ago_ages_nothing(record: Record) -> None:
     shifting.forget_future(record)
     set_clock(record, timedelta(days=20 * 365))
     assert record.select("SELECT received_at, last_received_at FROM study") == before
+
+
+def test_further_image_of_a_study_of_the_future_waits_its_quiet_time(record: Record) -> None:
+    """A clock that was ahead wrote when its last image came, and was set back while nobody ran."""
+    record.tick(5 * 3600)
+    record.receive(1)
+    record.queue()
+    record.analyse(record.claim()[0])
+    record.tick(-5 * 3600)
+    shifting.forget_future(record)
+    record.receive(2)
+    [waiting] = claiming.receiving_studies(record)
+    assert waiting.last_received_at == record.now()

@@ -98,13 +98,23 @@ def test_device_that_holds_no_picture_gives_way_to_the_cpu(
     np.testing.assert_allclose(short.examine(inputs, PARTS, 4).probabilities, whole, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 @pytest.mark.parametrize(("device", "ends"), [("auto", "cpu"), ("cuda", None)])
-def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, device: str, ends: str | None) -> None:
+def test_weights_that_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, device: str, ends: str | None, error: RuntimeError
+) -> None:
     """`auto` goes on on the CPU; a device that was named is not exchanged for another."""
 
     def load(ensemble: Ensemble) -> None:
         if ensemble.device.type != "cpu":
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     monkeypatch.setattr(ensemble_module, "resolve_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(Ensemble, "_load", load)

@@ -185,9 +185,17 @@ def test_what_is_beyond_the_bounds_is_refused_at_little_cost(
 
 
 LONG = b"\x10\x00\x20\x00UT\0\0" + struct.pack("<L", 1 << 20) + b"x" * (1 << 20)
+ENDS = b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"
 LEFT_OUT: dict[str, bytes] = {
     "a long patient ID": LONG,
     "a broken sequence of defined length": REGION + b"SQ\0\0\x0a\0\0\0" + MODALITY,
+    "a long value within a sequence": REGION + b"SQ\0\0\xff\xff\xff\xff" + ITEM + b"\xff\xff\xff\xff" + LONG + ENDS,
+    "a long value within a sequence of defined length": REGION
+    + b"SQ\0\0"
+    + struct.pack("<L", len(LONG) + 8)
+    + ITEM
+    + struct.pack("<L", len(LONG))
+    + LONG,
     "a sequence cut within itself": REGION + b"SQ\0\0\x10\0\0\0" + ITEM + b"\xff\0\0\0" + MODALITY[:8],
 }
 
