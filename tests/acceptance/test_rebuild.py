@@ -1,11 +1,9 @@
 """A database that is spoilt: one line, everything kept, and a new one from inbox and outbox that nobody notices."""
 
 import io
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from peers import DaemonProcess, Orthanc, free_port, wait_for, write_config
+from peers import DaemonProcess, Orthanc, wait_for
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pynetdicom import AE
@@ -14,17 +12,6 @@ from radiographs import hand
 from pacs_agent.record.store import Store
 
 pytestmark = pytest.mark.orthanc
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, orthanc: Orthanc) -> Iterator[DaemonProcess]:
-    """A daemon with Orthanc as its PACS."""
-    port = free_port()
-    running = DaemonProcess(write_config(tmp_path, port, orthanc), port)
-    running.start()
-    yield running
-    if running.process and running.process.poll() is None:
-        running.kill_all()
 
 
 def store(daemon: DaemonProcess, ds: FileDataset) -> None:

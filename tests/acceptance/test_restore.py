@@ -1,28 +1,16 @@
 """Back to a backup: nothing acknowledged is lost, and the PACS gets no report that does not name its predecessor."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from peers import DaemonProcess, Orthanc, free_port, wait_for, write_config
+from peers import DaemonProcess, Orthanc, wait_for
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pynetdicom import AE
 from radiographs import hand
 
 pytestmark = pytest.mark.orthanc
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, orthanc: Orthanc) -> Iterator[DaemonProcess]:
-    """A daemon with Orthanc as its PACS."""
-    port = free_port()
-    running = DaemonProcess(write_config(tmp_path, port, orthanc), port)
-    running.start()
-    yield running
-    if running.process and running.process.poll() is None:
-        running.kill_all()
 
 
 def store(daemon: DaemonProcess, *instances: FileDataset) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from commands import Run, runner
 
 from pacs_agent.receive.inbox import Inbox
 from pacs_agent.receive.listener import Listener
@@ -88,3 +90,15 @@ def make_listener(inbox: Inbox) -> Iterator[Callable[..., Running]]:
 def listener(make_listener: Callable[..., Running]) -> Running:
     """A listener on a free port, its settings the defaults."""
     return make_listener()
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs a command on the data directory: its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PACS_AGENT_CONFIG", raising=False)
+    monkeypatch.setenv("PACS_AGENT__AGENT__DATA_DIR", str(data_dir))
+    yield runner(capsys)
+    structlog.reset_defaults()

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
-from commands import Run, runner
+from commands import Run
 from judged import analysed
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -29,18 +28,6 @@ FACTS = (
     *("patient_id", "issuer_of_patient_id", "patient_birth_date", "accession_number", "study_date", "modality"),
     *("station_name", "manufacturer", "manufacturer_model_name", "body_part_examined", "view_position"),
 )
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Runs a command on the data directory: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PACS_AGENT_CONFIG", raising=False)
-    monkeypatch.setenv("PACS_AGENT__AGENT__DATA_DIR", str(data_dir))
-    yield runner(capsys)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
-from commands import Run, runner
+from commands import Run
 from judged import CANDIDATE, LIVE, analysed, site
 from records import Record
 
@@ -18,18 +17,6 @@ from pacs_agent.record.store import Store
 
 HEADING = "accession_number,study_instance_uid,body_part,laterality,label\n"
 Truth = Callable[[str], str]
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Runs a command on the data directory: its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PACS_AGENT_CONFIG", raising=False)
-    monkeypatch.setenv("PACS_AGENT__AGENT__DATA_DIR", str(data_dir))
-    yield runner(capsys)
-    structlog.reset_defaults()
 
 
 @pytest.fixture
