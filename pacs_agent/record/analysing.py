@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
-from pacs_agent.record.claiming import Claim
+from pacs_agent.record.claiming import UNTRIED, Claim
 from pacs_agent.record.delivering import cancel_superseded, may_be_there
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.store import Store, add_event
@@ -279,11 +279,7 @@ def _finish(
         .join(study, study.c.id == claim.study_id)
         .where(or_(came, went))
     ).scalar()
-    connection.execute(
-        update(study)
-        .where(study.c.id == claim.study_id)
-        .values(claimed_until=None, alone=False, deaths=0, waiting_since=missed)
-    )
+    connection.execute(update(study).where(study.c.id == claim.study_id).values(waiting_since=missed, **UNTRIED))
     if missed is None:
         connection.execute(
             update(study)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
@@ -13,6 +14,8 @@ from pacs_agent.study.instance import Instance
 
 DEATHS_ALLOWED = 2  # while alone; then the study is `failed`
 READS_ALLOWED = 4
+UNTRIED: dict[str, Any] = {"claimed_until": None, "alone": False, "deaths": 0, "reads": 0}
+"""What a study is that nobody has in hand, and that no try of an analysis counts against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +181,12 @@ def put_off(store: Store, claim: Claim, reason: str, pause_s: float) -> bool:
     Each time it waits for twice as long. Returns whether it has had all the tries that it is allowed.
     """
     with store.write() as connection:
-        tries = connection.execute(select(study.c.deaths).where(study.c.id == claim.study_id)).scalar_one() + 1
+        tries = connection.execute(select(study.c.reads).where(study.c.id == claim.study_id)).scalar_one() + 1
         until = to_text(store.clock() + timedelta(seconds=pause_s * 2 ** (tries - 1)))
         connection.execute(
             update(study)
             .where(study.c.id == claim.study_id)
-            .values(alone=True, deaths=tries, claimed_until=until if tries < READS_ALLOWED else None)
+            .values(alone=True, reads=tries, claimed_until=until if tries < READS_ALLOWED else None)
         )
         add_event(
             connection, store.now(), "instances cannot be read", study_instance_uid=claim.study_instance_uid,

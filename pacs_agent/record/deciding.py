@@ -5,7 +5,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select, update
 
-from pacs_agent.record.claiming import tell_receipts
+from pacs_agent.record.claiming import UNTRIED, tell_receipts
 from pacs_agent.record.delivering import NOTE
 from pacs_agent.record.receiving import WITHDRAWN
 from pacs_agent.record.rejecting import want_notes
@@ -52,11 +52,7 @@ def _queue_again(connection: Connection, at: str, study_id: int, study_instance_
         .where(instance.c.study_id == study_id, instance.c.status == "rejected", instance.c.reason == WITHDRAWN)
         .values(status="received", reason=None)
     )
-    connection.execute(
-        update(study)
-        .where(study.c.id == study_id)
-        .values(state="queued", reason=None, claimed_until=None, alone=False, deaths=0)
-    )
+    connection.execute(update(study).where(study.c.id == study_id).values(state="queued", reason=None, **UNTRIED))
     add_event(connection, at, "analyse again", study_instance_uid=study_instance_uid)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_agent.record import deciding
 from pacs_agent.record.analysing import FindingRow
+from pacs_agent.record.claiming import UNTRIED
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
 from pacs_agent.record.times import from_text, to_text
@@ -269,11 +270,7 @@ def _conclude(connection: Connection, study_id: int, said: Said, mappings: Mappi
                 laterality=mapping.laterality, laterality_source=mapping.laterality_source,
             )
         )  # fmt: skip
-    connection.execute(
-        update(study)
-        .where(study.c.id == study_id)
-        .values(waiting_since=None, claimed_until=None, alone=False, deaths=0)
-    )
+    connection.execute(update(study).where(study.c.id == study_id).values(waiting_since=None, **UNTRIED))
     connection.execute(
         update(study).where(study.c.id == study_id, study.c.state.in_(("receiving", "queued", "failed")))
         .values(state="analysed", reason=None)

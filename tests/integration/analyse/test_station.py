@@ -1,6 +1,7 @@
 """The analysis station on a real database: what is nobody's fault costs no study anything."""
 
 import errno
+import itertools
 import os
 import sqlite3
 import textwrap
@@ -13,14 +14,16 @@ from typing import Any
 import pytest
 from peers import wait_for
 from radiographs import hand
+from sqlalchemy import select
 
 from pacs_agent.analyse.bundle import load_bundle
 from pacs_agent.analyse.station import AnalysisStation
 from pacs_agent.analyse.supervisor import AnalysisProcess
 from pacs_agent.errors import WorkerUnavailableError
-from pacs_agent.record import claiming, receiving
+from pacs_agent.record import analysing, claiming, receiving
 from pacs_agent.record.reading import query
 from pacs_agent.record.store import Store
+from pacs_agent.record.tables import study
 from pacs_agent.record.times import from_text
 from pacs_agent.study.bodypart import map_body_part
 from pacs_agent.study.eligibility import Eligibility
@@ -159,6 +162,22 @@ def test_file_that_is_never_given_back_fails_its_study_in_the_end(
         )  # fmt: skip
     finally:
         process.stop()
+
+
+def test_read_that_failed_and_death_do_not_add_up(queued: Store) -> None:
+    """Each has its own count, whichever came before; the end of an analysis forgets both."""
+    days = itertools.count()
+    queued.clock = lambda: datetime(2026, 1, 5, tzinfo=UTC) + timedelta(days=next(days))
+    for _ in range(claiming.READS_ALLOWED - 1):
+        [claim] = claiming.claim_studies(queued, 1, 60)
+        assert not claiming.put_off(queued, claim, "Input/output error", 5)
+    for _ in range(claiming.DEATHS_ALLOWED - 1):
+        [claim] = claiming.claim_studies(queued, 1, 60)
+        assert claiming.worker_died(queued, [claim], "it was killed") == []
+    [claim] = claiming.claim_studies(queued, 1, 60)
+    assert claiming.put_off(queued, claim, "Input/output error", 5)
+    analysing.fail_study(queued, claim, "Input/output error")
+    assert queued.rows(select(study.c.deaths, study.c.reads, study.c.alone)) == [(0, 0, False)]
 
 
 EXHAUSTED = """

@@ -1,6 +1,7 @@
 """A database of an earlier version: brought up whole, or left as it was."""
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -69,16 +70,24 @@ EVERY_STATE = (
 @pytest.fixture
 def first(tmp_path: Path) -> Path:
     """A database as the first schema left it, with a study whose report waits, and a view of that time."""
-    store = Store(tmp_path / "pacs-agent.db")
+    path = tmp_path / "pacs-agent.db"
+    bring(path, "0001", ROWS)
+    return path
+
+
+def bring(path: Path, revision: str, rows: Sequence[str] = ()) -> None:
+    """The schema of a version of this program, and rows in it."""
+    store = Store(path)
     config = Config()
     config.set_main_option("script_location", str(Path(pacs_agent.record.__file__).parent / "migrations"))
     with store.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        for row in ROWS:
+        for name in migrate.VIEWS:
+            connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+        command.upgrade(config, revision)
+        for row in rows:
             connection.exec_driver_sql(row)
     store.close()
-    return store.path
 
 
 def test_upgrade_from_the_first_schema_keeps_every_row(first: Path) -> None:
@@ -134,11 +143,7 @@ def contents(path: Path, columns: dict[str, list[str]]) -> dict[str, tuple[objec
 @pytest.fixture
 def full(first: Path) -> Path:
     """The first schema's database with rows in every state."""
-    store = Store(first)
-    with store.write() as connection:
-        for row in EVERY_STATE:
-            connection.exec_driver_sql(row)
-    store.close()
+    bring(first, "0001", EVERY_STATE)
     return first
 
 
@@ -152,13 +157,15 @@ def columns_of(path: Path) -> dict[str, list[str]]:
         }
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002"])
 @pytest.mark.parametrize("by", ["start", "restore"])
-def test_upgrade_from_the_first_schema_in_every_state(full: Path, tmp_path: Path, by: str) -> None:
+def test_upgrade_from_every_schema_in_every_state(full: Path, tmp_path: Path, by: str, revision: str) -> None:
     """Not a value of any row changes, each view reads them all, and new columns say what was so before."""
     columns = columns_of(full)
     before = contents(full, columns)
     assert all(before.values())  # every table has a row
     path = full
+    bring(path, revision)
     if by == "restore":
         path = tmp_path / "other" / "pacs-agent.db"
         path.parent.mkdir()
@@ -170,7 +177,7 @@ def test_upgrade_from_the_first_schema_in_every_state(full: Path, tmp_path: Path
     assert {status for _, status in statuses} >= {"receiving", "queued", "held", "failed", "withdrawn"}
     assert len(query(path, "SELECT * FROM image_results").rows) == len(STATES) * len(INSTANCE_STATUSES)
     assert len(query(path, "SELECT * FROM deliveries").rows) == len(STATES) * len(DELIVERY_STATUSES) + 1
-    assert query(path, "SELECT DISTINCT emptied, disagreement FROM study").rows == ((0, None),)
+    assert query(path, "SELECT DISTINCT emptied, disagreement, reads FROM study").rows == ((0, None, 0),)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
