@@ -73,10 +73,10 @@ class Daemon:
         names = [target.name for target in settings.destinations]
         if count := delivering.forget_destinations(store, names):
             log.warning("deliveries to destinations that are no longer configured were cancelled", count=count)
-        added_at = delivering.destinations_since(store, names)
+        delivering.destinations_since(store, names)
         delivering.tell_destinations(store, [f"{each.name}: {each.address}" for each in settings.destinations])
         committing.renew_requests(store, [each.name for each in settings.destinations if each.storage_commitment])
-        self._outbox = Outbox(data_dir, store, settings.destination, added_at)
+        self._outbox = Outbox(data_dir, store, settings.destination)
         map_body_part = rules.mapping(settings)
         self._recovering = Recovering(data_dir, store, self._outbox, settings.destination, map_body_part)
         equipment = rules.equipment(settings, store)
@@ -307,8 +307,6 @@ class Daemon:
         if jump := self._clock.jump():
             shifting.shift_waits(self._store, jump, self._clock.follow)
             self._ready_since += jump
-            names = [target.name for target in self._settings.destinations]
-            self._outbox.know(delivering.destinations_since(self._store, names))
             if self._schedule:
                 self._schedule.clock_was_set()
             log.warning("the machine's clock was set", by_s=round(jump.total_seconds()))

@@ -91,7 +91,8 @@ def _fill(settings: Settings, store: Store, known: Salvage, outcome: Rebuilt) ->
             connection.execute(insert(destination).values(name=name, added_at=at))
         for stage, at in known.paused.items():
             connection.execute(insert(pause).values(stage=stage, paused_at=at))
-    outbox = Outbox(settings.data_dir, store, settings.destination, delivering.destinations_since(store, names))
+    delivering.destinations_since(store, names)
+    outbox = Outbox(settings.data_dir, store, settings.destination)
     recovering = Recovering(
         settings.data_dir, store, outbox, settings.destination, mapping(settings), known.deliveries
     )  # fmt: skip

@@ -19,7 +19,7 @@ from pacs_agent.record import restoring
 from pacs_agent.record.analysing import FindingRow
 from pacs_agent.record.restoring import Advice, FoundDelivery, FoundObject, KnownStudy, Said, SaidImage
 from pacs_agent.record.store import Store
-from pacs_agent.record.times import to_text
+from pacs_agent.record.times import hours_after, to_text
 from pacs_agent.report.readback import SaidOfPart, said_by_report
 from pacs_agent.report.sr import SR_CLASSES
 from pacs_agent.settings import Destination
@@ -159,14 +159,14 @@ class Recovering:
     def _deliveries(self, study: KnownStudy, found: FoundObject, said: Said) -> dict[str, FoundDelivery]:
         """Where an object goes by the settings; of what is known of it, that."""
         addresses = self._outbox.addresses(
-            received_at=study.received_at,
+            study_instance_uid=study.study_instance_uid,
             calling_ae_title=study.calling_ae_title,
             findings=[(row.body_part, row.finding) for row in said.findings],
         )
         sr_class = _SR_NAMES.get(found.sop_class_uid) if found.object == "sr" else None
         wanted = {
-            name: FoundDelivery(status, deliver_before)
-            for name, (status, deliver_before) in addresses.deliveries(found.object, sr_class).items()
+            name: FoundDelivery(status, hours_after(study.received_at, hours) if hours else None)
+            for name, (status, hours) in addresses.deliveries(found.object, sr_class).items()
         }
         known = {
             name: replace(each, is_to_be_asked=each.status == "delivered" and name in self._asking)

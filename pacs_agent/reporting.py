@@ -77,7 +77,7 @@ class Reporting:
         sources = [self._source(instance) for instance in claim.instances if instance.facts.sop_instance_uid in named]
         predecessors = analysing.predecessors(self._store, claim.study_id)
         addresses = self._outbox.addresses(
-            received_at=claim.received_at,
+            study_instance_uid=claim.study_instance_uid,
             calling_ae_title=claim.calling_ae_title,
             findings=[(finding.body_part, finding.finding) for finding in findings],
             offered=analysing.offered_destinations(self._store, claim.study_id),

@@ -85,8 +85,8 @@ class Delivery:
             values = {"ae_title": "PACS", "host": "127.0.0.1", "port": port, **values}
         self.destinations += (Destination(name=name, **values),)
         names = [part.name for each in self.destinations for part in each.apart()]
-        added_at = delivering.destinations_since(self.store, names)
-        self.outbox = Outbox(self.data_dir, self.store, self.destinations, added_at)
+        delivering.destinations_since(self.store, names)
+        self.outbox = Outbox(self.data_dir, self.store, self.destinations)
         return self.senders(self.destinations[-1])[0]
 
     def senders(self, destination: Destination) -> list[Sender]:
@@ -115,7 +115,8 @@ class Delivery:
         claiming.queue_study(self.store, waiting, "quiet")
         [claim] = claiming.claim_studies(self.store, 1, 60)
         addresses = self.outbox.addresses(
-            received_at=claim.received_at, calling_ae_title=claim.calling_ae_title, findings=[(part, finding)],
+            study_instance_uid=claim.study_instance_uid, calling_ae_title=claim.calling_ae_title,
+            findings=[(part, finding)],
             offered=analysing.offered_destinations(self.store, claim.study_id),
         )  # fmt: skip
         reports = []

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -13,11 +12,10 @@ from pacs_agent.durable import close_to_others, rename_durably, sync, write_sync
 from pacs_agent.faults import crash_point
 from pacs_agent.record import delivering
 from pacs_agent.record.store import Store
-from pacs_agent.record.times import from_text, to_text
 from pacs_agent.settings import Destination
 
-Deliveries = dict[str, tuple[Literal["waiting", "held"], str | None]]
-"""Destination to status and deadline."""
+Deliveries = dict[str, tuple[Literal["waiting", "held"], float | None]]
+"""Destination to status, and within how many hours of the study's receipt it goes; None: whenever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,6 @@ class _Address:
     """A destination that gets the objects of a study, or does not, and why."""
 
     destination: Destination
-    deadline: str | None
     not_wanted: str | None = None
 
 
@@ -65,7 +62,10 @@ class Addresses:
     def deliveries(self, kind: str, sr_class: str | None = None) -> Deliveries:
         """Where an object of *kind* goes; of a structured report only where its class is the wanted one."""
         return {
-            each.destination.name: ("held" if each.destination.mode == "silent" else "waiting", each.deadline)
+            each.destination.name: (
+                "held" if each.destination.mode == "silent" else "waiting",
+                each.destination.deliver_within_hours or None,
+            )
             for each in self._of(kind, sr_class)
             if not each.not_wanted
         }
@@ -89,26 +89,18 @@ class Outbox:
     Args:
         data_dir: the data directory.
         store: the record.
-        destinations: as configured, `to_sender` not taken apart.
-        added_at: since when each destination is known; it gets what is received from then on.
+        destinations: as configured, `to_sender` not taken apart; the record knows them.
     """
 
-    def __init__(
-        self, data_dir: Path, store: Store, destinations: tuple[Destination, ...], added_at: dict[str, str]
-    ) -> None:
+    def __init__(self, data_dir: Path, store: Store, destinations: tuple[Destination, ...]) -> None:
         self._data_dir = data_dir
         self._root = data_dir / "outbox"
         self._store = store
         self._destinations = destinations
-        self._added_at = added_at
         self._recording = threading.Lock()
         self._root.mkdir(mode=0o700, exist_ok=True)
         close_to_others(self._root)
         sync(data_dir)
-
-    def know(self, added_at: dict[str, str]) -> None:
-        """The clock was set, and with it since when each destination is known."""
-        self._added_at = added_at
 
     def keep(self, sop_instance_uid: str, encoded: bytes) -> str:
         """Make an object's bytes safe; returns the path relative to the data directory.
@@ -157,7 +149,7 @@ class Outbox:
     def addresses(
         self,
         *,
-        received_at: str,
+        study_instance_uid: str,
         calling_ae_title: str,
         findings: Iterable[tuple[str | None, str | None]],
         offered: Collection[str] = (),
@@ -165,26 +157,25 @@ class Outbox:
         """Where the objects of a study go.
 
         Args:
-            received_at: when its first instance came.
+            study_instance_uid: a destination gets what was received since it is known.
             calling_ae_title: who sent it.
             findings: body part and finding of each of its findings.
             offered: destinations that may have an earlier revision: no filter keeps from them what replaces it.
         """
         about = tuple(findings)
+        known = delivering.destinations_at_receipt(self._store, study_instance_uid)
         found: list[_Address] = []
         for target in self._destinations:
             parts = target.apart()
-            if min(self._added_at[part.name] for part in parts) > received_at:
+            if not any(part.name in known for part in parts):
                 continue
             if target.to_sender:
                 parts = tuple(part for part in parts if part.ae_title == calling_ae_title.strip())
-            deadline = None
-            if target.deliver_within_hours:
-                deadline = to_text(from_text(received_at) + timedelta(hours=target.deliver_within_hours))
             if not parts:
-                found.append(_Address(target, None, f"not sent: to_sender has no address of {calling_ae_title}"))
+                found.append(_Address(target, f"not sent: to_sender has no address of {calling_ae_title}"))
             for part in parts:
-                if self._added_at[part.name] <= received_at:
-                    why = None if part.name in offered else part.not_wanted(calling_ae_title, about)
-                    found.append(_Address(part, deadline, why))
+                if part.name in known:
+                    found.append(
+                        _Address(part, None if part.name in offered else part.not_wanted(calling_ae_title, about))
+                    )
         return Addresses(tuple(found))

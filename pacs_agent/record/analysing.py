@@ -22,6 +22,7 @@ from pacs_agent.record.tables import (
     report,
     study,
 )
+from pacs_agent.record.times import hours_after
 
 # By a rejection note; the images of a study that a person withdrew are out as long as it is.
 _IS_REJECTED = and_(instance.c.status == "rejected", func.coalesce(instance.c.reason, "") != WITHDRAWN)
@@ -67,8 +68,8 @@ class ReportRow:
     sop_instance_uid: str
     series_instance_uid: str
     path: str
-    # destination → (status, deliver_before): where it goes, and whether it waits or is held
-    deliveries: dict[str, tuple[Literal["waiting", "held"], str | None]]
+    # destination → (status, hours): where it goes, whether it waits or is held, and within what time of the receipt
+    deliveries: dict[str, tuple[Literal["waiting", "held"], float | None]]
     # destination → why it would go there and does not
     not_wanted: dict[str, str] = field(default_factory=dict)
     # SOP Instance UIDs of the earlier reports that it names as its predecessors
@@ -167,7 +168,9 @@ def record_analysis(
     name, version, bundle_hash = model or (None, None, None)
     with store.write() as connection:
         now = store.now()
-        state = connection.execute(select(study.c.state).where(study.c.id == claim.study_id)).scalar_one()
+        state, received_at = connection.execute(
+            select(study.c.state, study.c.received_at).where(study.c.id == claim.study_id)
+        ).one()
         # Withdrawn, or held for its identity, while the analysis ran: recorded all the same, but never sent.
         is_wanted = state in ("queued", "receiving")
         why_not = f"the study was {state} while it was analysed"
@@ -217,12 +220,13 @@ def record_analysis(
                     path=made.path, created_at=now,
                 )
             ).inserted_primary_key[0]  # type: ignore[index]  # fmt: skip
-            for target, (wanted, deliver_before) in made.deliveries.items():
+            for target, (wanted, hours) in made.deliveries.items():
                 status = wanted if is_wanted else "cancelled"
                 connection.execute(
                     insert(delivery).values(
                         report_id=report_id, destination=target, status=status, attempts=0,
-                        next_attempt_at=now if status == "waiting" else None, deliver_before=deliver_before,
+                        next_attempt_at=now if status == "waiting" else None,
+                        deliver_before=hours_after(received_at, hours) if hours else None,
                         last_error=None if is_wanted else why_not,
                     )
                 )  # fmt: skip

@@ -46,7 +46,6 @@ class Claim:
     study_id: int
     study_instance_uid: str
     calling_ae_title: str
-    received_at: str
     revision: int
     alone: bool
     instances: tuple[ClaimedInstance, ...]
@@ -113,8 +112,8 @@ def has_queued(store: Store) -> bool:
 
 def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
     """Take complete studies, oldest first; a study that must be alone is taken alone."""
-    now = store.clock()
     with store.write() as connection:
+        now = store.clock()
         rows = connection.execute(
             select(study)
             .where(
@@ -133,7 +132,7 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
         )
         return [
             Claim(
-                row.id, row.study_instance_uid, row.calling_ae_title, row.received_at,
+                row.id, row.study_instance_uid, row.calling_ae_title,
                 _last_revision(connection, row.id) + 1, row.alone,
                 tuple(
                     ClaimedInstance(image.id, image.path, Instance.from_json(image.facts), image.received_at)

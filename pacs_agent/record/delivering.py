@@ -44,8 +44,8 @@ def claim_due(store: Store, name: str, limit: int, lease_s: float) -> list[Due]:
     The attempt is counted before it is made, so that after a kill a resend is known to be one (status 0111);
     `give_back` takes it off again.
     """
-    now = store.clock()
     with store.write() as connection:
+        now = store.clock()
         connection.execute(
             update(delivery)
             .where(delivery.c.destination == name, delivery.c.status == "waiting", _is_late(to_text(now)))
@@ -348,6 +348,19 @@ def destinations_since(store: Store, names: Sequence[str]) -> dict[str, str]:
                 known[name] = store.now()
                 connection.execute(insert(destination).values(name=name, added_at=known[name]))
         return known
+
+
+def destinations_at_receipt(store: Store, study_instance_uid: str) -> set[str]:
+    """Names of the destinations that were known when a study came.
+
+    In one statement: the clock may be set between two.
+    """
+    rows = store.rows(
+        select(destination.c.name)
+        .join(study, destination.c.added_at <= study.c.received_at)
+        .where(study.c.study_instance_uid == study_instance_uid)
+    )
+    return {row.name for row in rows}
 
 
 def object_event(connection: Connection, at: str, name: str, about: Any, detail: str) -> None:

@@ -1,7 +1,7 @@
 """Times as the database holds them: UTC text of fixed width."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], datetime]
 
@@ -19,3 +19,8 @@ def to_text(moment: datetime) -> str:
 def from_text(text: str) -> datetime:
     """The moment that `to_text` wrote."""
     return datetime.fromisoformat(text)
+
+
+def hours_after(text: str, hours: float) -> str:
+    """So much later, as text again."""
+    return to_text(from_text(text) + timedelta(hours=hours))

@@ -159,7 +159,7 @@ def test_commitment_that_was_open_is_asked_for_again(
     ds = hand(seed=1)
     receive(ds)
     lay(data_dir, 0, [ds])
-    outbox = Outbox(data_dir, store, settings.destination, {"pacs": "2000"})
+    outbox = Outbox(data_dir, store, settings.destination)
     assert Recovering(data_dir, store, outbox, settings.destination, rules.mapping(settings)).adopt_lost() == 1
     with store.write() as connection:
         connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))
@@ -180,7 +180,7 @@ def test_what_the_damaged_database_still_says_stands(
         receive(ds)
         lay(data_dir, number, [ds])
     mapped = rules.mapping(settings)
-    outbox = Outbox(data_dir, store, settings.destination, {"pacs": since})
+    outbox = Outbox(data_dir, store, settings.destination)
     assert Recovering(data_dir, store, outbox, settings.destination, mapped).adopt_lost() == 2
     with store.write() as connection:
         connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))

@@ -14,9 +14,8 @@ from pacs_agent.analyse.supervisor import CapturePicture, CaptureRequest
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.errors import WorkerDiedError, WorkerUnavailableError
 from pacs_agent.phantom.dataset import study
-from pacs_agent.record import analysing, delivering, receiving
+from pacs_agent.record import analysing, claiming, delivering, receiving
 from pacs_agent.record.analysing import ReportRow
-from pacs_agent.record.claiming import Claim, ClaimedInstance
 from pacs_agent.record.store import Store
 from pacs_agent.report.content import Equipment
 from pacs_agent.report.sr import SrClass
@@ -44,13 +43,15 @@ class Bench:
             ds.save_as(folder / f"{number}.dcm", enforce_file_format=True)
         self.store = Store.open(folder / "pacs-agent.db")
         self.requests: list[CaptureRequest] = []
-        self.claim = Claim(
-            1, str(self.images[0].StudyInstanceUID), "XR1", self.store.now(), 1, False,
-            tuple(
-                ClaimedInstance(number, f"{number}.dcm", Instance.from_dataset(ds), self.store.now())
-                for number, ds in enumerate(self.images)
-            ),
-        )  # fmt: skip
+        delivering.destinations_since(self.store, ["pacs", "other"])
+        for number, ds in enumerate(self.images):
+            facts, path = Instance.from_dataset(ds), f"{number}.dcm"
+            receiving.Reception(self.store).accept(
+                receiving.Receipt(facts, Eligibility("received"), path, path, 1, "XR1", self.store.now())
+            )
+        [waiting] = claiming.receiving_studies(self.store)
+        claiming.queue_study(self.store, waiting, "quiet")
+        [self.claim] = claiming.claim_studies(self.store, 1, 60)
 
     def finding(self, *probabilities: float) -> Finding:
         """Of both images, the second with the higher map."""
@@ -68,7 +69,6 @@ class Bench:
         render: Render,
         *objects: str,
         sr_class: SrClass = "enhanced",
-        added_at: dict[str, str] | None = None,
         kinds: tuple[str, ...] | None = None,
     ) -> list[ReportRow]:
         """The objects' rows, where a live destination wants *sr_class* and a silent one the fullest."""
@@ -79,7 +79,7 @@ class Bench:
             destination=(pacs, other),
             report=Report(objects=objects or ("sr", "capture")),
         )
-        outbox = Outbox(self.folder, self.store, (pacs, other), added_at or {"pacs": "", "other": ""})
+        outbox = Outbox(self.folder, self.store, (pacs, other))
         equipment = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
 
         def asked(request: CaptureRequest) -> CapturePicture | str:
@@ -152,9 +152,6 @@ def test_nothing_is_shown_that_is_not_abnormal_or_not_wanted(bench: Bench) -> No
 def test_report_replaces_by_destination(bench: Bench) -> None:
     """A destination that now wants another class is told what it replaces there; the others name none of it."""
     claim, finding = bench.claim, bench.finding(0.1, 0.2)
-    facts = claim.instances[0].facts
-    receipt = receiving.Receipt(facts, Eligibility("received"), "0.dcm", "x", 1, "XR1", bench.store.now())
-    receiving.Reception(bench.store).accept(receipt)
     sent = ReportRow("sr", EnhancedSRStorage, "9.1", "9", "old.dcm", {"pacs": ("waiting", None)})
     analysing.record_analysis(bench.store, claim, model=None, images=[], findings=[], reports=[sent])
     assert delivering.claim_due(bench.store, "pacs", 1, 60)
@@ -170,7 +167,9 @@ def test_report_replaces_by_destination(bench: Bench) -> None:
 
 def test_nothing_is_made_for_a_destination_that_came_later(bench: Bench) -> None:
     """It gets what is received from then on: no report of its class, which would go nowhere."""
-    [row] = bench.make(bench.finding(0.1, 0.2), picture, added_at={"pacs": "", "other": "9999"})
+    with bench.store.write() as connection:
+        connection.exec_driver_sql("UPDATE destination SET added_at = '9999' WHERE name = 'other'")
+    [row] = bench.make(bench.finding(0.1, 0.2), picture)
     assert list(row.deliveries) == ["pacs"]
 
 

@@ -15,7 +15,7 @@ from records import Record
 from sqlalchemy import update
 
 from pacs_agent.deliver.outbox import Outbox
-from pacs_agent.record import analysing, restoring
+from pacs_agent.record import analysing, delivering, restoring
 from pacs_agent.record.tables import study
 from pacs_agent.recovering import Recovering
 from pacs_agent.settings import Destination
@@ -29,6 +29,7 @@ def record(data_dir: Path) -> Record:
     """A study of one image, analysed once and delivered; its image is there."""
     made = Record.open(data_dir / "pacs-agent.db")
     made.clock = lambda: made.moment
+    delivering.destinations_since(made, ["pacs"])
     made.receive(1)
     made.queue()
     made.analyse(made.claim()[0], pacs=("waiting", None))
@@ -40,7 +41,7 @@ def record(data_dir: Path) -> Record:
 @pytest.fixture
 def outbox(data_dir: Path, record: Record) -> Outbox:
     """An outbox with one destination."""
-    return Outbox(data_dir, record, (PACS,), {"pacs": "2026-01-01T00:00:00.000Z"})
+    return Outbox(data_dir, record, (PACS,))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Delivery to real SCPs of every temper: stored, refused, aborted, down."""
 
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -222,14 +223,17 @@ def test_outbox_keeps_what_rows_name_and_nothing_else(delivery: Delivery, data_d
 def test_destination_gets_what_is_received_since_it_is_known(delivery: Delivery) -> None:
     """Nothing older, and nothing of another SR class."""
 
-    def deliveries(sr_class: str, received_at: str) -> object:
+    def deliveries(number: int, sr_class: str) -> object:
         about = {"calling_ae_title": "XR1", "findings": [("hand", "normal")]}
-        return delivery.outbox.addresses(received_at=received_at, **about).deliveries("sr", sr_class)
+        found = delivery.outbox.addresses(study_instance_uid=f"1.4.{number}", **about)
+        return found.deliveries("sr", sr_class)
 
-    now = delivery.store.now()
-    assert deliveries("comprehensive3d", now) == {"pacs": ("waiting", None)}
-    assert deliveries("enhanced", now) == {}
-    assert deliveries("comprehensive3d", "2026-01-05T09:59:59.999Z") == {}
+    delivery.put(1)
+    delivery.moment -= timedelta(milliseconds=1)
+    delivery.put(2)
+    assert deliveries(1, "comprehensive3d") == {"pacs": ("waiting", None)}
+    assert deliveries(1, "enhanced") == {}
+    assert deliveries(2, "comprehensive3d") == {}
 
 
 def test_echo(delivery: Delivery, pacs: Pacs) -> None:

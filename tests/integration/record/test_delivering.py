@@ -11,7 +11,6 @@ from sqlalchemy import event
 from pacs_agent.record import analysing, claiming, deciding, delivering
 from pacs_agent.record.analysing import FindingRow, InstanceResult
 from pacs_agent.record.delivering import Due
-from pacs_agent.record.times import to_text
 
 WAITING, HELD = ("waiting", None), ("held", None)
 FIRST, SECOND, THIRD = "9.1.1", "9.1.2", "9.1.3"
@@ -84,7 +83,7 @@ def test_claimed_object_of_a_study_held_since_is_not_sent(record: Record) -> Non
 @pytest.mark.parametrize("with_report", [True, False], ids=["report", "no report"])
 def test_superseded_report_never_goes(record: Record, before: str, with_report: bool) -> None:
     """Whatever it waited for, and whether or not the later revision has a report of its own."""
-    revise(record, pacs={"held": HELD, "late": ("waiting", to_text(record.moment + timedelta(seconds=30)))}.get(
+    revise(record, pacs={"held": HELD, "late": ("waiting", 30 / 3600)}.get(
         before, WAITING))  # fmt: skip
     if before in ("parked", "late"):
         [due] = take(record)
@@ -124,7 +123,7 @@ def test_revisions_go_one_at_a_time_and_in_order(record: Record) -> None:
 @pytest.mark.parametrize("end", ["parked", "held"])
 def test_earlier_revision_that_stops_lets_the_current_one_go(record: Record, end: str) -> None:
     """Refused or too late in its turn, it is out of it; a later `retry` or `release` cancels it."""
-    revise(record, pacs=("waiting", to_text(record.moment + timedelta(seconds=60))))
+    revise(record, pacs=("waiting", 60 / 3600))
     [due] = take(record)
     revise(record)
     if end == "parked":
@@ -216,7 +215,7 @@ def test_what_was_refused_is_not_named(record: Record, answers: list[str | None]
 
 def test_time_that_ends_while_it_is_claimed(record: Record) -> None:
     """What has not been offered yet when its time ends is not sent, however early it was claimed."""
-    revise(record, pacs=("waiting", to_text(record.clock() + timedelta(seconds=10))))
+    revise(record, pacs=("waiting", 10 / 3600))
     [due] = take(record)
     assert delivering.is_waiting(record, due)
     record.tick(11)

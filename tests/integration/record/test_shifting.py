@@ -46,7 +46,7 @@ def test_every_wait_lasts_as_long_as_before(record: Record, hours: int) -> None:
     record.receive(1, "1.4")
     record.queue()
     deadline = "2026-01-05T11:00:00.000Z"
-    record.analyse(record.claim()[0], pacs=("waiting", deadline))
+    record.analyse(record.claim()[0], pacs=("waiting", 1))
     record.receive(2, "1.5")
     record.queue()
     record.claim()
@@ -74,6 +74,21 @@ def test_every_wait_lasts_as_long_as_before(record: Record, hours: int) -> None:
     assert record.select("SELECT event, detail FROM event ORDER BY id DESC LIMIT 1") == [
         ("clock set", f"by {hours * 3600:+d} s")
     ]
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_clock_is_set_while_a_study_is_in_the_analysis(record: Record, hours: int) -> None:
+    """Its time limit counts from a receipt that was moved; it goes to what was there before it, and nowhere else."""
+    delivering.destinations_since(record, ["before"])
+    record.receive(1, "1.4")
+    record.tick(1)
+    delivering.destinations_since(record, ["since"])
+    record.queue()
+    [claim] = record.claim()
+    set_clock(record, timedelta(hours=hours))
+    record.analyse(claim, before=("waiting", 1))
+    assert seconds_left(record, "SELECT deliver_before FROM delivery") == 3600 - 1
+    assert delivering.destinations_at_receipt(record, "1.4") == ({"before"} if hours < 0 else {"before", "since"})
 
 
 def test_finished_study_of_the_future_is_complete_in_time(record: Record) -> None:

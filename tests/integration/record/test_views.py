@@ -10,7 +10,6 @@ from records import Record
 from pacs_agent.record import analysing, deciding, delivering, reading, retaining
 from pacs_agent.record.analysing import FindingRow, ReportRow
 from pacs_agent.record.reading import query
-from pacs_agent.record.times import to_text
 
 DOCS = Path(__file__).parents[3] / "docs" / "sql.md"
 SILENT = "held: silent mode; `pacs-agent release` sends it"
@@ -64,7 +63,7 @@ def test_status_after_one_destination_got_it(
 
 def test_late_result_says_so(record: Record) -> None:
     """Held for its time has passed is another thing than held for silence; released, its row is clean."""
-    analysed(record, pacs=("waiting", to_text(record.moment)))
+    analysed(record, pacs=("waiting", 1 / 3600))
     record.tick(10)
     deliver(record)
     assert told(record) == [("held", LATE)]
@@ -76,7 +75,7 @@ def test_late_result_says_so(record: Record) -> None:
 
 def test_late_at_one_and_delivered_at_another_is_held(record: Record) -> None:
     """Every wanted destination must have it, and the late one was wanted; `release` brings it there."""
-    analysed(record, pacs=("waiting", to_text(record.moment)), archive=WAITING, silent=HELD)
+    analysed(record, pacs=("waiting", 1 / 3600), archive=WAITING, silent=HELD)
     deliver(record, "archive")
     record.tick(10)
     deliver(record)
