@@ -25,7 +25,7 @@ from pacs_agent.clock import SteadyClock
 from pacs_agent.deliver.folder import FolderSender
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.deliver.sender import Sender
-from pacs_agent.errors import BundleError, PacsAgentError, StationError, WorkerUnavailableError
+from pacs_agent.errors import PacsAgentError, StationError, WorkerUnavailableError
 from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory
 from pacs_agent.receive.listener import Listener
@@ -245,27 +245,31 @@ class Daemon:
 
     def _analyse(self, started: threading.Event) -> None:
         """The thread that owns the analysis process: the kernel kills the process when this thread ends."""
-        try:
-            self._process.start()
-        except Exception as error:  # noqa: BLE001 - `start`, which waits for this, raises it
-            self._failure = error
-            return
-        finally:
-            started.set()
-        self._guarded(self._station.run)
+        if self._can_run(self._station, self._process, started):
+            self._guarded(self._station.run)
 
     def _compare(self, station: FurtherStation, process: AnalysisProcess, started: threading.Event) -> None:
         """The thread that owns the analysis process of a further bundle."""
+        if self._can_run(station, process, started):
+            station.run(self._stop)
+
+    def _can_run(
+        self, station: AnalysisStation | FurtherStation, process: AnalysisProcess, started: threading.Event
+    ) -> bool:
+        """Start an analysis process; whether its station goes on, be it for a later try. `start` waits for this."""
         try:
             process.start()
-        except WorkerUnavailableError as error:  # may pass; the live one does not wait for it
-            log.error("a further bundle waits", model=station.model[0], reason=str(error))
-        except BundleError as error:
+        except WorkerUnavailableError as error:  # may pass, as a device that is short of memory; senders do not wait
+            station.problem = str(error)
+            log.error(
+                "an analysis process cannot be started", station=threading.current_thread().name, reason=str(error)
+            )
+        except Exception as error:  # noqa: BLE001 - `start` raises it
             self._failure = error
-            return
+            return False
         finally:
             started.set()
-        station.run(self._stop)
+        return True
 
     def _guarded(self, run: Callable[[threading.Event], None]) -> None:
         """A station that ends by an error ends the daemon: a supervisor restarts it, silence would not be noticed."""

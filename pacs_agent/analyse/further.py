@@ -59,6 +59,7 @@ class FurtherStation:
         failures = 0
         while not stop.is_set():
             try:
+                self._process.ensure()  # that it cannot start is known before a study waits for it
                 worked = self._is_due() and self.work_once(stop)
             except Exception as error:  # noqa: BLE001 - whatever it is, the live analysis goes on
                 if stop.is_set():

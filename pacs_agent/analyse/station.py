@@ -127,7 +127,7 @@ class AnalysisStation:
                 if failures:  # what was in hand goes back; nobody else holds a claim
                     self._discard_unrecorded()  # first: at a start, what is left of an unclaimed study counts as sent
                     release_claims(self._store)
-                worked = self._is_due() and self.work_once(stop)
+                worked = self.work_once(stop)
             except (OperationalError, OSError, WorkerUnavailableError, BundleError) as error:
                 if stop.is_set():
                     break
@@ -143,10 +143,6 @@ class AnalysisStation:
             if not worked:
                 stop.wait(idle_s)
 
-    def _is_due(self) -> bool:
-        # Looked at before it is claimed: a claim takes the write lock that the receipts need.
-        return has_queued(self._store) and STAGE not in self._store.paused()
-
     def work_once(self, stop: threading.Event) -> int:
         """Claim, analyse and record one batch; returns how many studies it held.
 
@@ -154,7 +150,11 @@ class AnalysisStation:
             WorkerUnavailableError, BundleError: the analysis process cannot be started; nothing is said of any study.
             OperationalError, OSError: the database or the disk refused; the claims are still held.
         """
-        self._process.ensure()  # before anything is claimed: a process that cannot start is nobody's fault
+        # Before anything is claimed: a process that cannot start is nobody's fault, and is known before a study comes.
+        self._process.ensure()
+        # Looked at before it is claimed: a claim takes the write lock that the receipts need.
+        if STAGE in self._store.paused() or not has_queued(self._store):
+            return 0
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
             return 0

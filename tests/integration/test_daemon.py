@@ -82,18 +82,30 @@ def test_further_bundle_that_cannot_run_is_refused_at_start(comparing: Daemon, m
     assert not left(comparing)
 
 
-def test_further_bundle_whose_process_is_away_holds_nothing_up(
-    comparing: Daemon, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("of", ["the live bundle", "a further bundle"])
+def test_process_that_cannot_start_now_holds_no_sender_up(
+    comparing: Daemon, monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
-    """The daemon starts and answers; why the further bundle waits stands in its log."""
+    """Its device is short of memory: the daemon starts and answers, says why the analysis waits, and tries again."""
+    live = of == "the live bundle"
+    process = comparing._process if live else comparing._further_processes[0]
+    ensure = process.ensure
+    is_back = threading.Event()
 
-    def fail() -> None:
-        raise WorkerUnavailableError("no memory")
+    def short() -> None:
+        if not is_back.is_set():
+            raise WorkerUnavailableError("cuda has not memory enough for the weights")
+        ensure()
 
-    monkeypatch.setattr(comparing._further_processes[0], "start", fail)
+    monkeypatch.setattr(process, "ensure", short)
     comparing.start()
     assert answers_echo(comparing.port, "PACS_AGENT")
     assert comparing._failure is None
+    station = comparing._station if live else comparing._further[0]
+    wait_for(lambda: station.problem, what="the problem")
+    if live:
+        is_back.set()
+        wait_for(lambda: process.pid and not station.problem, 60, "the end of the problem")
     comparing.stop()
     assert not left(comparing)
 
