@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from random import SystemRandom
 from types import FrameType
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pacs_agent import __version__, rules
 from pacs_agent.analyse.bundle import load_bundle, load_further
@@ -30,6 +29,7 @@ from pacs_agent.presence import Presence
 from pacs_agent.receive.inbox import DataDirectory
 from pacs_agent.receive.listener import Listener
 from pacs_agent.record import backup, claiming, committing, damage, delivering, restoring, retaining, shifting
+from pacs_agent.record.committing import CommitmentResult
 from pacs_agent.record.further import forget_further
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import from_text, to_text
@@ -83,8 +83,7 @@ class Daemon:
         make_notes = Rejecting(data_dir, store, self._outbox, equipment)
         self._assess = rules.eligibility(settings)
         self._inbox = rules.inbox_of(settings, store, self._assess)
-        settle = partial(committing.settle_commitment, store)
-        self._listener = Listener(settings.listener, self._inbox, settle, self._not_stored)
+        self._listener = Listener(settings.listener, self._inbox, self._settle, self._not_stored)
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
         self._further = [
@@ -290,6 +289,14 @@ class Daemon:
             log.error("a job of the schedule waits", job=what, reason=str(error).splitlines()[0])
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the daemon
             self._fail(error)
+
+    def _settle(self, result: CommitmentResult) -> bool:
+        """Record what a PACS says of a storage commitment; whether its transaction is known."""
+        try:
+            return committing.settle_commitment(self._store, result)
+        except DBAPIError as error:
+            self._not_stored(error)
+            raise
 
     def _not_stored(self, error: Exception) -> None:
         """A receipt found the database as no station had to look at it: senders would be refused for good."""

@@ -1,12 +1,18 @@
 """The composition root: a part that cannot start takes the others with it, a part that fails is never silent."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from peers import answers_echo, wait_for
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from radiographs import hand
 
 from pacs_agent.analyse.bundle import SHIPPED
 from pacs_agent.daemon import Daemon
@@ -185,3 +191,34 @@ def test_restore_that_was_killed_is_finished_at_start(tmp_path: Path) -> None:
     again = Daemon(settings)
     assert query(database, "SELECT device_uid FROM installation").rows == uid
     again.stop()
+
+
+@pytest.mark.parametrize("of", ["instance", "commitment"])
+def test_damage_that_only_a_peer_meets_stops_the_daemon(daemon: Daemon, of: str) -> None:
+    """No station reads that index: senders would be refused, and words on commitment lost, for good."""
+    daemon.start()
+    index = f"sqlite_autoindex_{of}_1"
+    with closing(sqlite3.connect(daemon._store.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [page, size] = connection.execute(
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?", [index]
+        ).fetchone()
+    with daemon._store.path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    ds = hand()
+    ae = AE(ae_title="XR1")
+    ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
+    ae.add_requested_context(StorageCommitmentPushModel)
+    role = build_role(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    assoc = ae.associate("127.0.0.1", daemon.port, ae_title="PACS_AGENT", ext_neg=[role])
+    if of == "instance":
+        assert assoc.send_c_store(ds).Status == 0xA700
+    else:
+        result = Dataset()
+        result.TransactionUID = "2.25.1"
+        status, _ = assoc.send_n_event_report(result, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        assert status.Status == 0x0110
+    assert daemon._stop.wait(10)
+    assoc.release()
+    assert isinstance(daemon._failure, DatabaseDamagedError)
