@@ -35,7 +35,8 @@ from pydantic_settings import (
 )
 
 from pacs_agent.errors import SettingsError
-from pacs_agent.study.bodypart import BODY_PARTS, RULE_FIELDS, MappingRule
+from pacs_agent.study.rule import RULE_FIELDS, MappingRule
+from pacs_agent.study.vocabulary import BODY_PARTS
 
 ENVIRONMENT_PREFIX = "PACS_AGENT__"
 DEFAULT_FILE = "pacs-agent.toml"

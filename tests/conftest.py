@@ -1,5 +1,6 @@
 """Fixtures for every test: Orthanc as the PACS, the real samples."""
 
+import os
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 from peers import ORTHANC, SAMPLES, Orthanc, running_orthanc
+
+# Where two tests run at once, torch's threads would spin for a core that the other test has; read as torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A slow machine is no failure: no test asserts a time.
 hypothesis.settings.register_profile("no deadline", deadline=None)

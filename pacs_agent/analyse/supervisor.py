@@ -300,6 +300,9 @@ class AnalysisProcess:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
                     # -P: nothing is imported from the working directory
                     [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
+                    # torch's threads sleep while they wait for one another: spinning, where the listener wants a core
+                    # too, they take several times the processor time, and no less time by the clock
+                    env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # what a library prints is not a result

@@ -9,10 +9,9 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy.exc import DBAPIError
 from typer.exceptions import TyperException
 
 from pacs_agent import __version__
@@ -27,6 +26,9 @@ from pacs_agent.errors import (
     StationError,
     WorkerDiedError,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
 
 # Used rightly, and the answer is no. Every other `PacsAgentError` says that a setting or an argument is wrong.
 ANSWER_IS_NO = (DatabaseError, DeliveryError, OutOfResourcesError, StationError, WorkerDiedError)
@@ -104,14 +106,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PacsAgentError as error:
         is_no = isinstance(error, ANSWER_IS_NO) and not isinstance(error, StatementError)
         code = _said(str(error), 1 if is_no else 2)
-    except DBAPIError as error:
-        code = _said(f"the database: {error.orig}", 1)
     except sqlite3.Error as error:
         code = _said(f"the database: {error}", 1)
     except OSError as error:
         code = _said(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
         _give_up_stdout()
+    except _dbapi_error() as error:  # asked for only where an error comes this far
+        code = _said(f"the database: {error.orig}", 1)
     sys.exit(code or 0)
+
+
+def _dbapi_error() -> "type[DBAPIError]":
+    from sqlalchemy.exc import DBAPIError
+
+    return DBAPIError
 
 
 def _used_wrongly(error: Any) -> int:

@@ -12,7 +12,7 @@ from pacs_agent.cli.printing import Format
 from pacs_agent.errors import PacsAgentError
 from pacs_agent.record import reading
 from pacs_agent.settings import Settings, load_settings
-from pacs_agent.study.bodypart import BODY_PARTS
+from pacs_agent.study.vocabulary import BODY_PARTS
 
 if TYPE_CHECKING:
     from pacs_agent.cli.condition import Condition

@@ -4,7 +4,6 @@ Enters: the settings. Leaves: one `Check` each, never an exception. Opens associ
 nothing over them but C-ECHO; makes neither file nor folder.
 """
 
-import shutil
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.analyse.bundle import load_bundle, load_further
+from pacs_agent.cli.condition import free_mb
 from pacs_agent.deliver.association import accepts_nothing, association, client_tls, echo, why_not_established
 from pacs_agent.deliver.folder import look
 from pacs_agent.errors import OutOfResourcesError, PacsAgentError
@@ -73,12 +73,6 @@ def run_checks(settings: Settings, file: Path | None) -> list[Check]:
     if not settings.destination:
         checks.append(Check("destinations", True, "none: objects are made and held"))
     return checks
-
-
-def free_mb(settings: Settings) -> tuple[int, Path]:
-    """Free space for the data directory, and the folder it was measured at: the directory itself once it exists."""
-    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
-    return shutil.disk_usage(folder).free >> 20, folder
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Check:

@@ -1,9 +1,10 @@
 """How the daemon fares, for `status`. Enters: settings. Leaves: a `Condition`. Changes nothing and prints nothing."""
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pacs_agent.cli.checks import free_mb
 from pacs_agent.presence import running_state
 from pacs_agent.record import reading
 from pacs_agent.settings import Settings
@@ -71,6 +72,12 @@ def condition(settings: Settings) -> Condition:
         for target in settings.destinations
     ]
     return Condition(daemon, queues, callers, paused, free, settings.agent.min_free_mb, destinations, problems)
+
+
+def free_mb(settings: Settings) -> tuple[int, Path]:
+    """Free space for the data directory, and the folder it was measured at: the directory itself once it exists."""
+    folder = next(each for each in (settings.data_dir, *settings.data_dir.parents) if each.exists())
+    return shutil.disk_usage(folder).free >> 20, folder
 
 
 def _with_the_empty(queues: list[Record], settings: Settings) -> list[Record]:

@@ -9,7 +9,6 @@ from pacs_agent.cli import printing
 from pacs_agent.cli.options import ConfigOption, FormatOption, JsonOption, moment, not_blank
 from pacs_agent.cli.printing import Format
 from pacs_agent.errors import PacsAgentError
-from pacs_agent.record.store import Store
 from pacs_agent.settings import load_settings
 
 MAX_TRUTH_BYTES = 64 << 20
@@ -90,6 +89,7 @@ def truth_import(
     Example: pacs-agent truth import reviewed.csv --dry-run
     """
     from pacs_agent.evaluation.truthfile import read_truth
+    from pacs_agent.record.store import Store
     from pacs_agent.record.truth import import_truth
 
     path = _database(config)
@@ -205,6 +205,8 @@ def site_report(
 
 def _database(config: Path | None) -> Path:
     """The database, which is there and of this version's schema."""
+    from pacs_agent.record.store import Store
+
     path = load_settings(config).database_path
     Store.attach(path).close()
     return path

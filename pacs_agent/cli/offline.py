@@ -9,7 +9,7 @@ import typer
 from pacs_agent.cli import printing
 from pacs_agent.cli.options import JsonOption, one_of
 from pacs_agent.errors import BundleError, PacsAgentError
-from pacs_agent.study.bodypart import BODY_PARTS
+from pacs_agent.study.vocabulary import BODY_PARTS
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A folder, or the name of one that ships.")]
 

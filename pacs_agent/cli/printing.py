@@ -12,11 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from pacs_agent.durable import write_durably
 from pacs_agent.printable import json_printable, printable
 from pacs_agent.record.reading import QueryResult
@@ -94,13 +89,18 @@ def rows(records: Sequence[dict[str, Any]]) -> None:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Rows for a person, then a blank line; the last column is folded to the terminal, without one a row is a line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     rows = [_printable_each(row) for row in rows]
     for heading in headings:
         made.add_column(Text(heading), overflow="fold", no_wrap=heading != headings[-1])
     for row in rows:
         made.add_row(*map(Text, row))
-    console = Console(width=_width(headings, rows) if sys.stdout.isatty() else UNBOUNDED)
+    console = Console(width=_width(Console().width, headings, rows) if sys.stdout.isatty() else UNBOUNDED)
     with console.capture() as drawn:
         console.print(made)
     if title:
@@ -110,10 +110,10 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
     line()
 
 
-def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+def _width(terminal: int, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """The terminal's width, or what every column but the last needs: a value is never cut, a word rarely."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    return max(Console().width, sum(width + 2 for width in widths[:-1]) + min(widths[-1], LAST_COLUMN))
+    return max(terminal, sum(width + 2 for width in widths[:-1]) + min(widths[-1], LAST_COLUMN))
 
 
 def cell(value: Any) -> str:

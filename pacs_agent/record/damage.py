@@ -7,8 +7,6 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
-
 from pacs_agent.errors import DatabaseDamagedError
 
 # What SQLite says of a file that is no database, or no whole one.
@@ -24,7 +22,7 @@ def is_damage(error: BaseException | None) -> bool:
 
 
 def _code(error: BaseException | None) -> int:
-    origin = error.orig if isinstance(error, DBAPIError) else error
+    origin = getattr(error, "orig", error)  # of SQLAlchemy's; a command that only reads does without it
     return (getattr(origin, "sqlite_errorcode", None) or 0) & _PRIMARY
 
 

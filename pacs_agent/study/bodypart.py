@@ -20,37 +20,19 @@ parts that it may mean.
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from pacs_agent.errors import SettingsError
 from pacs_agent.study import laterality, regions, wording
 from pacs_agent.study.instance import Code, Instance
 from pacs_agent.study.laterality import SideStatement
+from pacs_agent.study.rule import RULE_FIELDS, MappingRule
 from pacs_agent.study.vocabulary import AMBIGUOUS, BODY_PARTS, EXTENDED, NEVER_PLAIN, NONE
 from pacs_agent.study.wording import MAX_TEXT
 
 __all__ = ["BODY_PARTS", "RULE_FIELDS", "BodyPartMapping", "MappingRule", "map_body_part"]
 
-# DICOM keyword -> attribute of `Instance`: the text elements that a rule may look at.
-RULE_FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "BodyPartExamined": "body_part_examined",
-        "SeriesDescription": "series_description",
-        "ProtocolName": "protocol_name",
-        "AcquisitionDeviceProcessingDescription": "acquisition_device_processing_description",
-        "PerformedProcedureStepDescription": "performed_procedure_step_description",
-        "StudyDescription": "study_description",
-        "RequestedProcedureDescription": "requested_procedure_description",
-        "ScheduledProcedureStepDescription": "scheduled_procedure_step_description",
-        "ViewPosition": "view_position",
-        "StationName": "station_name",
-        "Manufacturer": "manufacturer",
-        "ManufacturerModelName": "manufacturer_model_name",
-    }
-)
 _TEXT_RANKS: tuple[tuple[laterality.Scope, tuple[str, ...]], ...] = (
     ("series", ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")),
     ("study", ("PerformedProcedureStepDescription",)),
@@ -63,41 +45,6 @@ _MAX_TOLD = 3
 # "T-D8700": some equipment writes the SRT code where the term belongs.
 _SRT_IN_TEXT = re.compile(r"(?<![\w-])T-?[0-9A-F]{5}(?![\w-])", re.ASCII | re.IGNORECASE)
 _SCT_ALONE = re.compile(r"\d{6,18}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class MappingRule:
-    """A configured text rule, tried before the built-in reading.
-
-    Attributes:
-        field: DICOM keyword of the element, one of `RULE_FIELDS`.
-        pattern: regular expression, searched in the element's first 256 characters. An expression with nested
-            repetition may still take long on such a text: it is the operator's own.
-        body_part: one of `BODY_PARTS`, or "none": not to be analysed.
-
-    Raises:
-        SettingsError: any of the three is not what it must be.
-    """
-
-    field: str
-    pattern: str
-    body_part: str
-
-    def __post_init__(self) -> None:
-        if self.field not in RULE_FIELDS:
-            raise SettingsError(f"a mapping rule's field must be one of {', '.join(RULE_FIELDS)}, not {self.field!r}")
-        if self.body_part not in (*BODY_PARTS, NONE):
-            raise SettingsError(
-                f"a mapping rule's body_part must be one of {', '.join(BODY_PARTS)} or none, not {self.body_part!r}"
-            )
-        try:
-            _compiled(self.pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise SettingsError(f"a mapping rule's pattern is no regular expression: {error}") from None
-
-    def matches(self, instance: Instance) -> bool:
-        """Whether the pattern is found in the instance's element."""
-        return _compiled(self.pattern).search(getattr(instance, RULE_FIELDS[self.field])[:MAX_TEXT]) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +266,6 @@ def _read_text(text: str, *, whole: bool) -> tuple[tuple[str, ...], str]:
         known = (regions.look_up(Code(value, "", "")) for value in coded)
         names = tuple(dict.fromkeys((*names, *(code.meaning for code in known if code))))
     return names, laterality.in_text(read)
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
 
 
 def _told(code: Code) -> str:

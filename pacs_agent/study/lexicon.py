@@ -30,6 +30,8 @@ class Phrase(NamedTuple):
 
 def fold(text: str) -> str:
     """*text* without case and accents, in compatibility form."""
+    if text.isascii():  # most is, and each process reads the whole vocabulary as it starts
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     return "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_FOLDED_LETTERS)
 
@@ -117,8 +119,9 @@ def _masked_table() -> dict[str, set[str]]:
             if len(native) > len(lost.replace(LOST, "")) > 0:
                 table.setdefault(lost, set()).add(word)
             if len(native) >= (7 if analysed else 5):
-                for at in range(len(native)):
-                    masked = fold(native[:at]) + LOST + fold(native[at + 1 :])
+                letters = [fold(letter) for letter in native]
+                for at in range(len(letters)):
+                    masked = "".join((*letters[:at], LOST, *letters[at + 1 :]))
                     table.setdefault(masked, set()).add(word)
     return table
 

@@ -1,6 +1,7 @@
 """The commands without a database: wrong use is one line and exit 2, help has an example, failures are one line."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -80,6 +81,21 @@ def test_wrong_use_as_a_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "pacs-agent results: No such option: --colour; see pacs-agent results --help\n"
+
+
+def test_a_command_that_only_reads_is_quick(tmp_path: Path) -> None:
+    """`status` loads nothing that reads DICOM, draws tables or writes the database: each would double its time."""
+    program = (
+        "import sys; from pacs_agent.cli import main\n"
+        "try: main(['status', '--json'])\n"
+        "finally: print(*({'pydicom', 'numpy', 'rich', 'sqlalchemy', 'alembic'} & set(sys.modules)), file=sys.stderr)"
+    )
+    environment = os.environ | {"PACS_AGENT__AGENT__DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (1, "")
+    assert json.loads(done.stdout)["daemon"] is None
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
