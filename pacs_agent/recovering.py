@@ -18,9 +18,11 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.durable import rename_durably
-from pacs_agent.record import restoring
-from pacs_agent.record.analysing import FindingRow
+from pacs_agent.record import analysing, restoring
+from pacs_agent.record.analysing import FindingRow, ReportRow
+from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import NOTE
+from pacs_agent.record.finishing import Finishing, Model, finish_claimed
 from pacs_agent.record.restoring import Advice, FoundDelivery, FoundObject, KnownStudy, Said, SaidImage
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import to_text
@@ -92,16 +94,34 @@ class Recovering:
             rename_durably(path, aside / path.name)
         return len(adopted), len(paths) - len(adopted)
 
+    def finish_claimed(self, model: Model, further: Sequence[Model], lease_s: float) -> int:
+        """At any start: studies in the analysis whose objects are all there are analysed; returns how many.
+
+        Whether a kill came before their rows, or a journal that was cut short took them after they were sent, nobody
+        can tell: they are recorded and go as a resend. Before the inbox is looked through: until then the record is as
+        it was at some moment of the last run, and a hold or a rejection in it was there when the analysis ended.
+        """
+        if not (claimed := restoring.claimed_studies(self._store)):
+            return 0
+        found, _ = self._read(self._outbox.unnamed())
+        how = Finishing(self._advice.map_body_part, self._rows, model, further, lease_s)
+        return finish_claimed(self._store, (each for each in found if each.study_instance_uid in claimed), how)
+
     def adopt_lost(self) -> int:
         """At any start: reports whose rows were there once, for their study is not in the analysis; returns how many.
 
-        A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What a kill
-        left before it had a row is of a study that is claimed; it is not looked at here.
+        A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What is
+        left of a study that is claimed was never whole (`finish_claimed`), and is not looked at here.
         """
         found, _ = self._read(self._outbox.unnamed())
         claimed = restoring.claimed_studies(self._store)
         known = restoring.known_objects(self._store, [each.sop_instance_uid for each in found])
-        reports = [each for each in found if each.object == "sr"]
+        # What was lost came last. An earlier revision that nobody names beside the recorded one was never sent.
+        reports = [
+            each
+            for each in found
+            if each.object == "sr" and each.revision > restoring.recorded_revision(self._store, each.study_instance_uid)
+        ]
         whole = {each.sop_instance_uid for each in reports}.union(*(each.refers for each in reports))
         return len(
             self._adopt(
@@ -158,6 +178,31 @@ class Recovering:
             if restoring.adopt_study(self._store, study, of, self._advice):
                 adopted.update(of)
         return adopted
+
+    def _rows(self, claim: Claim, said: Said, found: Sequence[FoundObject]) -> list[ReportRow]:
+        """As the analysis makes them; none where a destination wants a class of report that is not there."""
+        addresses = self._outbox.addresses(
+            received_at=claim.received_at,
+            calling_ae_title=claim.calling_ae_title,
+            findings=[(row.body_part, row.finding) for row in said.findings],
+            offered=analysing.offered_destinations(self._store, claim.study_id),
+        )
+        if not addresses.sr_classes <= {_sr_class(each) for each in found}:
+            return []
+        return [
+            ReportRow(
+                object=each.object,
+                sop_class_uid=each.sop_class_uid,
+                sop_instance_uid=each.sop_instance_uid,
+                series_instance_uid=each.series_instance_uid,
+                path=each.path,
+                deliveries=addresses.deliveries(each.object, _sr_class(each)),
+                not_wanted=addresses.not_wanted(each.object, _sr_class(each)),
+                replaces=tuple(each.replaces),
+                is_resend=True,
+            )
+            for each in found
+        ]
 
     def _deliveries(self, study: KnownStudy, found: FoundObject, said: Said) -> dict[str, FoundDelivery]:
         """Where an object goes by the settings; of what is known of it, that."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_agent.record import deciding
-from pacs_agent.record.analysing import FindingRow
+from pacs_agent.record.analysing import FindingRow, InstanceStatus
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
 from pacs_agent.record.times import from_text, to_text
@@ -27,7 +27,7 @@ REVISED_IN_DOUBT = timedelta(hours=1)
 class SaidImage:
     """What a report says of an image: of `InstanceResult` as much."""
 
-    status: str
+    status: InstanceStatus
     abnormal_probability: float | None
     reason: str | None
 
@@ -138,6 +138,16 @@ def known_objects(store: Store, uids: Collection[str]) -> set[str]:
     return {
         uid for uid in uids if store.rows(select(of).where(of == uid))
     }  # few, but perhaps too many for one statement
+
+
+def recorded_revision(store: Store, study_instance_uid: str) -> int:
+    """The latest revision of a study that is recorded; 0 where none is."""
+    [row] = store.rows(
+        select(func.coalesce(func.max(analysis.c.revision), 0))
+        .join(study, study.c.id == analysis.c.study_id)
+        .where(study.c.study_instance_uid == study_instance_uid)
+    )
+    return int(row[0])
 
 
 def by_study(found: Iterable[FoundObject]) -> dict[str, list[FoundObject]]:
