@@ -90,9 +90,11 @@ class Daemon:
             FurtherStation(store=store, data_dir=data_dir, bundle=each, process=process)
             for each, process in zip(also, self._further_processes, strict=True)
         ]
-        further = [station.model for station in self._further]
-        if count := forget_further(store, further):
+        self._further_models = [station.model for station in self._further]
+        if count := forget_further(store, self._further_models):
             log.warning("what waited for further bundles that are no longer configured is given up", count=count)
+        self._model = (bundle.manifest.name, bundle.manifest.version, bundle.identity.bundle_hash)
+        self._lease_s = settings.model.timeout_seconds * 2
         self._station = AnalysisStation(
             store=store,
             data_dir=data_dir,
@@ -103,8 +105,8 @@ class Daemon:
             make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
-            lease_s=settings.model.timeout_seconds * 2,
-            further=further,
+            lease_s=self._lease_s,
+            further=self._further_models,
         )
         self._senders = [
             (FolderSender if target.folder else Sender)(
@@ -161,6 +163,8 @@ class Daemon:
                 objects_found=adopted, objects_set_aside=aside,
             )  # fmt: skip
         else:
+            if finished := self._recovering.finish_claimed(self._model, self._further_models, self._lease_s):
+                log.info("analyses in hand when the last run ended are recorded from their reports", studies=finished)
             self._inbox.reconcile()
             if adopted := self._recovering.adopt_lost():
                 log.error("the database has lost its last transactions", objects_found=adopted)

@@ -3,10 +3,13 @@
 Enters: files. Leaves: rows, by `record.restoring`; what has no place there goes to the folder `set-aside`. Never sends.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from pydicom import dcmread
@@ -15,24 +18,30 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.durable import rename_durably
-from pacs_agent.record import restoring
-from pacs_agent.record.analysing import FindingRow
+from pacs_agent.record import analysing, restoring
+from pacs_agent.record.analysing import FindingRow, ReportRow
+from pacs_agent.record.claiming import Claim
+from pacs_agent.record.delivering import NOTE
+from pacs_agent.record.finishing import Finishing, Model, finish_claimed
 from pacs_agent.record.restoring import Advice, FoundDelivery, FoundObject, KnownStudy, Said, SaidImage
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import hours_after, to_text
 from pacs_agent.report.readback import SaidOfPart, said_by_report
-from pacs_agent.report.sr import SR_CLASSES
+from pacs_agent.report.sr import SR_CLASSES, SrClass
 from pacs_agent.settings import Destination
 from pacs_agent.study.bodypart import BodyPartMapping
 from pacs_agent.study.instance import Instance
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 SET_ASIDE = "set-aside"
+TELL_EVERY_S = 10.0
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 _SR_NAMES = {uid: name for name, uid in SR_CLASSES.items()}
-Known = Mapping[tuple[str, str], FoundDelivery]
-"""SOP Instance UID and destination → what is known of that delivery."""
+Known = Mapping[str, Mapping[str, FoundDelivery]]
+"""SOP Instance UID, and destination → what is known of that delivery."""
 
 
 class Recovering:
@@ -74,87 +83,126 @@ class Recovering:
         rows, and how many went there.
         """
         paths = self._outbox.unnamed()
-        headers, unread = self._read(paths)
+        found, unread = self._read(paths)
         # What was rejected since is not spoken of again, nor is the note: the record knows of no withdrawal.
-        notes = {path: ds for path, ds in headers.items() if _is_note(ds)}
-        rejected = {uid for ds in notes.values() for uid in _named(ds)}
-        for path in [path for path, ds in headers.items() if path in notes or str(ds.SOPInstanceUID) in rejected]:
-            del headers[path]
-            unread.append(path)
-        left = [self._data_dir / each.path for each in self._adopt(headers)] + unread
+        rejected = {uid for each in found if each.object == NOTE for uid in each.refers}
+        spoken = [each for each in found if each.object != NOTE and each.sop_instance_uid not in rejected]
+        adopted = self._adopt(spoken)
         aside = self._data_dir / SET_ASIDE
-        for path in left:
+        for path in [self._data_dir / each.path for each in found if each not in adopted] + unread:
             aside.mkdir(mode=0o700, exist_ok=True)
             rename_durably(path, aside / path.name)
-        return len(paths) - len(left), len(left)
+        return len(adopted), len(paths) - len(adopted)
+
+    def finish_claimed(self, model: Model, further: Sequence[Model], lease_s: float) -> int:
+        """At any start: studies in the analysis whose objects are all there are analysed; returns how many.
+
+        Whether a kill came before their rows, or a journal that was cut short took them after they were sent, nobody
+        can tell: they are recorded and go as a resend. Before the inbox is looked through: until then the record is as
+        it was at some moment of the last run, and a hold or a rejection in it was there when the analysis ended.
+        """
+        if not (claimed := restoring.claimed_studies(self._store)):
+            return 0
+        found, _ = self._read(self._outbox.unnamed())
+        how = Finishing(self._advice.map_body_part, self._rows, model, further, lease_s)
+        return finish_claimed(self._store, (each for each in found if each.study_instance_uid in claimed), how)
 
     def adopt_lost(self) -> int:
         """At any start: reports whose rows were there once, for their study is not in the analysis; returns how many.
 
-        A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What a kill
-        left before it had a row is of a study that is claimed; it is not looked at here.
+        A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What is
+        left of a study that is claimed was never whole (`finish_claimed`), and is not looked at here.
         """
-        headers, _ = self._read(self._outbox.unnamed())
+        found, _ = self._read(self._outbox.unnamed())
         claimed = restoring.claimed_studies(self._store)
-        known = restoring.known_objects(self._store, [str(ds.SOPInstanceUID) for ds in headers.values()])
-        reports = [ds for ds in headers.values() if _is_report(ds)]
-        whole = {str(ds.SOPInstanceUID) for ds in reports} | {uid for ds in reports for uid in _named(ds)}
-        lost = {
-            path: ds
-            for path, ds in headers.items()
-            if str(ds.StudyInstanceUID) not in claimed and str(ds.SOPInstanceUID) in whole - known
-        }
-        return len(lost) - len(self._adopt(lost))
+        known = restoring.known_objects(self._store, [each.sop_instance_uid for each in found])
+        # What was lost came last. An earlier revision that nobody names beside the recorded one was never sent.
+        reports = [
+            each
+            for each in found
+            if each.object == "sr" and each.revision > restoring.recorded_revision(self._store, each.study_instance_uid)
+        ]
+        whole = {each.sop_instance_uid for each in reports}.union(*(each.refers for each in reports))
+        return len(
+            self._adopt(
+                each
+                for each in found
+                if each.study_instance_uid not in claimed and each.sop_instance_uid in whole - known
+            )
+        )
 
     def device_uid(self) -> str | None:
         """Of the installation that made what lies there, as its reports say."""
         for path in self._outbox.unnamed():
-            headers, _ = self._read([path])
-            for ds in headers.values():
-                if (said := said_by_report(ds)) and said.device_uid:
+            with suppress(Exception):  # as in `_read`, which tells
+                if (said := said_by_report(dcmread(path, stop_before_pixels=True))) and said.device_uid:
                     return said.device_uid
         return None
 
-    def _read(self, paths: Iterable[Path]) -> tuple[dict[Path, Dataset], list[Path]]:
-        """Headers of objects, and what cannot be read."""
-        headers, unread = dict[Path, Dataset](), list[Path]()
-        for path in paths:
+    def _read(self, paths: Sequence[Path]) -> tuple[list[FoundObject], list[Path]]:
+        """What objects say of themselves, and what cannot be read. Of no object more than that stays in memory."""
+        found, unread = list[FoundObject](), list[Path]()
+        for path in _told("objects without a row are read", paths):
             try:
-                ds = dcmread(path, stop_before_pixels=True)
-                # Elements are decoded when they are looked at, and a spoilt one raises whatever it leads pydicom to.
-                is_whole = all(ds.get(keyword) for keyword in _UIDS) and int(ds.get("InstanceNumber") or 1) > 0
-                _named(ds), _said(ds)
+                found.append(self._found(path))
+            # Elements are decoded when they are looked at, and a spoilt one raises whatever it leads pydicom to.
             except Exception as error:  # noqa: BLE001 - as above; it is set aside, and nothing else suffers
                 log.warning("object not read", file=path.name, reason=type(error).__name__)
-                is_whole = False
-            if is_whole:
-                headers[path] = ds
-            else:
                 unread.append(path)
-        return headers, unread
+        return found, unread
 
-    def _adopt(self, headers: Mapping[Path, Dataset]) -> list[FoundObject]:
-        """Give them rows; returns those that have no place. A heat map is of the report that names it."""
-        revision_of = {
-            uid: int(ds.get("InstanceNumber") or 1) for ds in headers.values() if _is_report(ds) for uid in _named(ds)
-        }
-        found = [
-            FoundObject(
-                study_instance_uid=str(ds.StudyInstanceUID),
-                object="sr" if _is_report(ds) else "capture",
-                sop_class_uid=str(ds.SOPClassUID),
-                sop_instance_uid=str(ds.SOPInstanceUID),
-                series_instance_uid=str(ds.SeriesInstanceUID),
-                revision=int(ds.get("InstanceNumber") or 1)
-                if _is_report(ds)
-                else revision_of.get(str(ds.SOPInstanceUID), 1),
-                path=self._outbox.name(path),
-                created_at=to_text(datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)),
-                said=_said(ds),
+    def _found(self, path: Path) -> FoundObject:
+        ds = dcmread(path, stop_before_pixels=True)
+        study, series, uid, sop_class = (str(ds.get(keyword) or "") for keyword in _UIDS)
+        revision = int(ds.get("InstanceNumber") or 1)
+        if not (study and series and uid and sop_class and revision > 0):
+            raise ValueError(path.name)
+        return FoundObject(
+            study_instance_uid=study,
+            object=_kind(sop_class),
+            sop_class_uid=sop_class,
+            sop_instance_uid=uid,
+            series_instance_uid=series,
+            revision=revision,
+            path=self._outbox.name(path),
+            created_at=to_text(datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)),
+            said=_said(ds),
+            refers=_named(ds, *_EVIDENCE),
+            replaces=_named(ds, "PredecessorDocumentsSequence"),
+        )
+
+    def _adopt(self, found: Iterable[FoundObject]) -> set[FoundObject]:
+        """Give them rows, one study after the other; returns those that got theirs."""
+        adopted = set[FoundObject]()
+        for study, of in _told("objects get their rows", list(restoring.by_study(found).items())):
+            if restoring.adopt_study(self._store, study, of, self._advice):
+                adopted.update(of)
+        return adopted
+
+    def _rows(self, claim: Claim, said: Said, found: Sequence[FoundObject]) -> list[ReportRow]:
+        """As the analysis makes them; none where a destination wants a class of report that is not there."""
+        addresses = self._outbox.addresses(
+            study_instance_uid=claim.study_instance_uid,
+            calling_ae_title=claim.calling_ae_title,
+            findings=[(row.body_part, row.finding) for row in said.findings],
+            offered=analysing.offered_destinations(self._store, claim.study_id),
+        )
+        if not addresses.sr_classes <= {_sr_class(each) for each in found}:
+            return []
+        return [
+            ReportRow(
+                object=each.object,
+                sop_class_uid=each.sop_class_uid,
+                sop_instance_uid=each.sop_instance_uid,
+                series_instance_uid=each.series_instance_uid,
+                path=each.path,
+                deliveries=addresses.deliveries(each.object, _sr_class(each)),
+                not_wanted=addresses.not_wanted(each.object, _sr_class(each)),
+                replaces=tuple(each.replaces),
+                is_resend=True,
             )
-            for path, ds in headers.items()
+            for each in found
         ]
-        return restoring.adopt_objects(self._store, found, self._advice)
 
     def _deliveries(self, study: KnownStudy, found: FoundObject, said: Said) -> dict[str, FoundDelivery]:
         """Where an object goes by the settings; of what is known of it, that."""
@@ -163,17 +211,26 @@ class Recovering:
             calling_ae_title=study.calling_ae_title,
             findings=[(row.body_part, row.finding) for row in said.findings],
         )
-        sr_class = _SR_NAMES.get(found.sop_class_uid) if found.object == "sr" else None
         wanted = {
             name: FoundDelivery(status, hours_after(study.received_at, hours) if hours else None)
-            for name, (status, hours) in addresses.deliveries(found.object, sr_class).items()
+            for name, (status, hours) in addresses.deliveries(found.object, _sr_class(found)).items()
         }
         known = {
             name: replace(each, is_to_be_asked=each.status == "delivered" and name in self._asking)
-            for (uid, name), each in self._known.items()
-            if uid == found.sop_instance_uid
+            for name, each in self._known.get(found.sop_instance_uid, {}).items()
+            if name in self._advice.destinations
         }
-        return wanted | {name: each for name, each in known.items() if name in self._advice.destinations}
+        return wanted | known
+
+
+def _told(what: str, of: Sequence[T]) -> Iterator[T]:
+    """One after the other; where that takes long, the log says how far it is."""
+    next_at = time.monotonic() + TELL_EVERY_S
+    for number, each in enumerate(of):
+        if time.monotonic() >= next_at:
+            log.info(what, done=number, of=len(of))
+            next_at = time.monotonic() + TELL_EVERY_S
+        yield each
 
 
 def _said(ds: Dataset) -> Said | None:
@@ -199,15 +256,23 @@ def _finding(part: SaidOfPart) -> FindingRow:
     )  # fmt: skip
 
 
-def _named(ds: Dataset) -> list[str]:
-    """The SOP Instance UIDs of what an object refers to."""
-    return [str(element.value) for element in ds.iterall() if element.keyword == "ReferencedSOPInstanceUID"]
+def _named(ds: Dataset, *keywords: str) -> frozenset[str]:
+    """The SOP Instance UIDs within sequences of an object."""
+    return frozenset(
+        str(element.value)
+        for keyword in keywords
+        for item in ds.get(keyword) or ()
+        for element in item.iterall()
+        if element.keyword == "ReferencedSOPInstanceUID"
+    )
 
 
-def _is_report(ds: Dataset) -> bool:
-    uid = str(ds.SOPClassUID)
-    return uid.startswith("1.2.840.10008.5.1.4.1.1.88.") and not _is_note(ds)  # PS3.4 B.5: the SR document classes
+def _kind(sop_class_uid: str) -> str:
+    if sop_class_uid == KeyObjectSelectionDocumentStorage:
+        return NOTE
+    # PS3.4 B.5: the SR document classes
+    return "sr" if sop_class_uid.startswith("1.2.840.10008.5.1.4.1.1.88.") else "capture"
 
 
-def _is_note(ds: Dataset) -> bool:
-    return str(ds.SOPClassUID) == KeyObjectSelectionDocumentStorage
+def _sr_class(found: FoundObject) -> SrClass | None:
+    return _SR_NAMES.get(found.sop_class_uid) if found.object == "sr" else None

@@ -74,6 +74,8 @@ class ReportRow:
     not_wanted: dict[str, str] = field(default_factory=dict)
     # SOP Instance UIDs of the earlier reports that it names as its predecessors
     replaces: tuple[str, ...] = ()
+    # perhaps sent already, its row lost since: 0111 (duplicate instance) then is "has it"
+    is_resend: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,8 @@ def record_analysis(
                 status = wanted if is_wanted else "cancelled"
                 connection.execute(
                     insert(delivery).values(
-                        report_id=report_id, destination=target, status=status, attempts=0,
+                        report_id=report_id, destination=target, status=status,
+                        attempts=int(made.is_resend and is_wanted),
                         next_attempt_at=now if status == "waiting" else None,
                         deliver_before=hours_after(received_at, hours) if hours else None,
                         last_error=None if is_wanted else why_not,

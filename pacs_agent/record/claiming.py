@@ -133,7 +133,7 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
         return [
             Claim(
                 row.id, row.study_instance_uid, row.calling_ae_title,
-                _last_revision(connection, row.id) + 1, row.alone,
+                last_revision(connection, row.id) + 1, row.alone,
                 tuple(
                     ClaimedInstance(image.id, image.path, Instance.from_json(image.facts), image.received_at)
                     for image in connection.execute(
@@ -147,7 +147,8 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
         ]  # fmt: skip
 
 
-def _last_revision(connection: Connection, study_id: int) -> int:
+def last_revision(connection: Connection, study_id: int) -> int:
+    """The latest that is recorded; 0 where none is."""
     found = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == study_id)).scalar()
     return int(found or 0)
 

@@ -3,7 +3,7 @@
 Enters: objects and what they say of themselves. Leaves: rows. Files are the caller's.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_agent.record import deciding
-from pacs_agent.record.analysing import FindingRow
+from pacs_agent.record.analysing import FindingRow, InstanceStatus
 from pacs_agent.record.claiming import UNTRIED
 from pacs_agent.record.store import Store, add_event
 from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
@@ -28,7 +28,7 @@ REVISED_IN_DOUBT = timedelta(hours=1)
 class SaidImage:
     """What a report says of an image: of `InstanceResult` as much."""
 
-    status: str
+    status: InstanceStatus
     abnormal_probability: float | None
     reason: str | None
 
@@ -49,6 +49,8 @@ class FoundObject:
     Attributes:
         created_at: when its file was written.
         said: what it says, where it is a report that could be read.
+        refers: SOP Instance UIDs of its evidence: images, and the heat maps that a report names.
+        replaces: those of the reports that it names as its predecessors.
     """
 
     study_instance_uid: str
@@ -59,7 +61,9 @@ class FoundObject:
     revision: int
     path: str
     created_at: str
-    said: Said | None = None
+    said: Said | None = field(default=None, hash=False)
+    refers: frozenset[str] = frozenset()
+    replaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,28 +141,43 @@ def known_objects(store: Store, uids: Collection[str]) -> set[str]:
     }  # few, but perhaps too many for one statement
 
 
-def adopt_objects(store: Store, found: Collection[FoundObject], advice: Advice) -> list[FoundObject]:
-    """Give objects of a study that is known their rows again; returns those of which that cannot be done.
+def recorded_revision(store: Store, study_instance_uid: str) -> int:
+    """The latest revision of a study that is recorded; 0 where none is."""
+    [row] = store.rows(
+        select(func.coalesce(func.max(analysis.c.revision), 0))
+        .join(study, study.c.id == analysis.c.study_id)
+        .where(study.c.study_instance_uid == study_instance_uid)
+    )
+    return int(row[0])
+
+
+def by_study(found: Iterable[FoundObject]) -> dict[str, list[FoundObject]]:
+    """Objects by the study that they are of."""
+    studies: dict[str, list[FoundObject]] = {}
+    for each in found:
+        studies.setdefault(each.study_instance_uid, []).append(each)
+    return studies
+
+
+def adopt_study(store: Store, study_instance_uid: str, found: Sequence[FoundObject], advice: Advice) -> bool:
+    """Give the objects of a study that is known their rows again, in one transaction; returns whether that was done.
 
     Where the latest report speaks of every image that is to be read, its study is analysed, and the object goes again
     as the same instance: nobody gets a second report of one analysis. Else the study is analysed again, the new report
-    names this one as its predecessor (PS3.3 C.17.2), and it is not sent itself.
+    names this one as its predecessor (PS3.3 C.17.2), and it is not sent itself. A heat map is of the report that names
+    it.
     """
-    left: list[FoundObject] = []
-    for uid in sorted({each.study_instance_uid for each in found}):
-        mine = [each for each in found if each.study_instance_uid == uid]
-        if not _adopt(store, uid, mine, advice):
-            left += mine
-    return left
-
-
-def _adopt(store: Store, study_instance_uid: str, found: list[FoundObject], advice: Advice) -> bool:
     rows = store.rows(select(study).where(study.c.study_instance_uid == study_instance_uid))
     if not rows or rows[0].state == "withdrawn":
         return False
     [row] = rows
-    last = max(each.revision for each in found)
-    spoken = next((each for each in found if each.revision == last and each.said), None)
+    of_revision: dict[int, list[FoundObject]] = {}
+    revision_of = {uid: each.revision for each in found if each.object == "sr" for uid in each.refers}
+    for each in found:
+        revision = each.revision if each.object == "sr" else revision_of.get(each.sop_instance_uid, 1)
+        of_revision.setdefault(revision, []).append(each)
+    last = max(of_revision)
+    spoken = next((each for each in of_revision[last] if each.said), None)
     images = _images(store, row.id, spoken, advice) if spoken else _Images(is_covered=False)
     if (
         not images.is_covered
@@ -170,12 +189,11 @@ def _adopt(store: Store, study_instance_uid: str, found: list[FoundObject], advi
     with store.write() as connection:
         there = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == row.id)).scalar()
         number = int(there or 0)
-        for revision in sorted({each.revision for each in found}):
+        for revision in sorted(of_revision):
             number = max(number + 1, revision)
-            of_revision = [each for each in found if each.revision == revision]
-            said = next((each.said for each in of_revision if each.said), None)
-            analysis_id = _add_analysis(connection, row.id, number, said, of_revision[0].created_at)
-            for each in of_revision:
+            said = next((each.said for each in of_revision[revision] if each.said), None)
+            analysis_id = _add_analysis(connection, row.id, number, said, of_revision[revision][0].created_at)
+            for each in of_revision[revision]:
                 wanted: Mapping[str, FoundDelivery] = {}
                 if revision == last and images.is_covered and said:
                     wanted = advice.deliveries(known, each, said)
@@ -247,11 +265,9 @@ def _add_object(
                 commitment_due_at=now if each.is_to_be_asked else None,
             )
         )  # fmt: skip
-    [uid] = connection.execute(
-        select(study.c.study_instance_uid).join(analysis).where(analysis.c.id == analysis_id)
-    ).one()
     add_event(
-        connection, now, "object found without a row", study_instance_uid=uid, sop_instance_uid=found.sop_instance_uid,
+        connection, now, "object found without a row", study_instance_uid=found.study_instance_uid,
+        sop_instance_uid=found.sop_instance_uid,
         detail=", ".join(f"{name}: {each.status}" for name, each in wanted.items()) or LOST_ROW,
     )  # fmt: skip
 

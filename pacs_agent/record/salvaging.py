@@ -25,14 +25,14 @@ class Salvage:
         destinations: name → since when it is known.
         withdrawn: Study Instance UID → why.
         paused: stage → since when.
-        deliveries: SOP Instance UID and destination → how it ended.
+        deliveries: SOP Instance UID, and destination → how it ended.
     """
 
     device_uid: str | None = None
     destinations: dict[str, str] = field(default_factory=dict)
     withdrawn: dict[str, str] = field(default_factory=dict)
     paused: dict[str, str] = field(default_factory=dict)
-    deliveries: dict[tuple[str, str], FoundDelivery] = field(default_factory=dict)
+    deliveries: dict[str, dict[str, FoundDelivery]] = field(default_factory=dict)
 
 
 def salvage(path: Path) -> Salvage:
@@ -62,7 +62,7 @@ def salvage(path: Path) -> Salvage:
         )
         for report_id, name, status, delivered_at, committed_at, error in deliveries:
             if report_id in uids and status in _ENDED:
-                found.deliveries[uids[report_id], name] = FoundDelivery(
+                found.deliveries.setdefault(uids[report_id], {})[name] = FoundDelivery(
                     status, None, delivered_at or None, committed_at or None, error or None
                 )
     return found

@@ -1,9 +1,11 @@
 """A database that is spoilt: one line, everything kept, and a new one from inbox and outbox that nobody notices."""
 
 import io
+import shutil
+from pathlib import Path
 
 import pytest
-from peers import DaemonProcess, Orthanc, wait_for
+from peers import DaemonProcess, Orthanc, answers_echo, wait_for
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pynetdicom import AE
@@ -91,4 +93,30 @@ def test_spoilt_database_and_lost_journal(daemon: DaemonProcess, orthanc: Orthan
         assert has(daemon, ds, "delivered") == reports[ds.StudyInstanceUID]
     assert "the database has lost its last transactions" in daemon.log_path.read_text()
     assert at_pacs(orthanc) == {uid: [report] for uid, report in reports.items()}
+    assert daemon.stop() == 0
+
+
+def test_journal_that_ends_at_a_claim(daemon: DaemonProcess, orthanc: Orthanc, tmp_path: Path) -> None:
+    """What was recorded and sent after it is lost: the report is found, and the PACS gets no second one."""
+    assert daemon.stop() == 0
+    ds = hand(seed=11)
+    database = daemon.config.parent / "data" / "pacs-agent.db"
+    daemon.launch(PACS_AGENT_CRASH_AT="studies claimed")
+    wait_for(lambda: answers_echo(daemon.port, "PACS_AGENT"), 90, "the daemon's C-ECHO")
+    store(daemon, ds)
+    assert daemon.process is not None
+    daemon.process.wait(60)
+    for path in database.parent.glob(f"{database.name}*"):
+        shutil.copy(path, tmp_path / path.name)
+    daemon.start()
+    uid = has(daemon, ds, "delivered")
+    daemon.kill_all()
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+    for path in tmp_path.glob(f"{database.name}*"):
+        shutil.copy(path, database.parent)
+    daemon.start()
+    assert has(daemon, ds, "delivered") == uid
+    assert "recorded from their reports" in daemon.log_path.read_text()
+    assert at_pacs(orthanc)[ds.StudyInstanceUID] == [uid]
     assert daemon.stop() == 0
