@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 WORK ?= demonstration-run
 SYSTEM_PACKAGES := orthanc dcmtk dicom3tools
 STAMP := $(VENV)/.installed
+# One more than processors: much of a test's time is waiting for a daemon, a peer, a quiet time.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: help demo test check bench bundle lint types imports audit sbom system
 .DEFAULT_GOAL := help
@@ -16,7 +18,7 @@ demo: $(STAMP) ## the main job on this machine: modality, agent and PACS, seven 
 	$(BIN)/pacs-agent demo
 
 test: $(STAMP) system ## every test
-	$(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) lint types imports audit test ## what CI runs: lint, types, import rules, audit, tests
 
@@ -44,6 +46,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/mypy docs/objects.py
 
 imports: $(STAMP)
 	$(BIN)/lint-imports

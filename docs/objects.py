@@ -148,7 +148,7 @@ def analysed(studies: dict[str, Study], folder: Path) -> dict[str, Study]:
     bundle = load_bundle("demonstration")
     process = AnalysisProcess.of(bundle, settings.model)
     equipment = Equipment(device_uid="2.25.7", station_name="PACS_AGENT", software_version="0.1.0")
-    outbox = Outbox(folder, store, (), {})
+    outbox = Outbox(folder, store, ())
     station = AnalysisStation(
         store=store,
         data_dir=folder,

@@ -94,7 +94,6 @@ class Daemon:
         if count := forget_further(store, self._further_models):
             log.warning("what waited for further bundles that are no longer configured is given up", count=count)
         self._model = (bundle.manifest.name, bundle.manifest.version, bundle.identity.bundle_hash)
-        self._lease_s = settings.model.timeout_seconds * 2
         self._station = AnalysisStation(
             store=store,
             data_dir=data_dir,
@@ -105,7 +104,7 @@ class Daemon:
             make_reports=Reporting(settings, store, self._outbox, bundle.identity, equipment, self._process.capture),
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
-            lease_s=self._lease_s,
+            lease_s=settings.model.timeout_seconds * 2,
             further=self._further_models,
         )
         self._senders = [
@@ -163,7 +162,7 @@ class Daemon:
                 objects_found=adopted, objects_set_aside=aside,
             )  # fmt: skip
         else:
-            if finished := self._recovering.finish_claimed(self._model, self._further_models, self._lease_s):
+            if finished := self._recovering.finish_claimed(self._model, self._further_models):
                 log.info("analyses in hand when the last run ended are recorded from their reports", studies=finished)
             self._inbox.reconcile()
             if adopted := self._recovering.adopt_lost():
@@ -177,7 +176,9 @@ class Daemon:
         for station, process in zip(self._further, self._further_processes, strict=True):
             all_started.append(threading.Event())
             arguments = (station, process, all_started[-1])
-            self._threads.append(threading.Thread(target=self._compare, args=arguments, name="further bundle"))
+            self._threads.append(
+                threading.Thread(target=self._compare, args=arguments, name=f"further bundle {station.model[0]}")
+            )
         for sender in self._senders:
             self._threads.append(threading.Thread(target=self._guarded, args=(sender.run,), name="delivery"))
         for thread in self._threads:

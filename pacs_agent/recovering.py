@@ -15,14 +15,16 @@ import structlog
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage
+from sqlalchemy.exc import DBAPIError
 
 from pacs_agent.deliver.outbox import Outbox
 from pacs_agent.durable import rename_durably
-from pacs_agent.record import analysing, restoring
+from pacs_agent.record import analysing, deciding, restoring
 from pacs_agent.record.analysing import FindingRow, ReportRow
 from pacs_agent.record.claiming import Claim
 from pacs_agent.record.delivering import NOTE
-from pacs_agent.record.finishing import Finishing, Model, finish_claimed
+from pacs_agent.record.finishing import Finishing, finish_study
+from pacs_agent.record.further import Model
 from pacs_agent.record.restoring import Advice, FoundDelivery, FoundObject, KnownStudy, Said, SaidImage
 from pacs_agent.record.store import Store
 from pacs_agent.record.times import hours_after, to_text
@@ -84,7 +86,8 @@ class Recovering:
         """
         paths = self._outbox.unnamed()
         found, unread = self._read(paths)
-        # What was rejected since is not spoken of again, nor is the note: the record knows of no withdrawal.
+        self._withdraw(found)
+        # What was rejected since is not spoken of again, nor is the note.
         rejected = {uid for each in found if each.object == NOTE for uid in each.refers}
         spoken = [each for each in found if each.object != NOTE and each.sop_instance_uid not in rejected]
         adopted = self._adopt(spoken)
@@ -94,7 +97,7 @@ class Recovering:
             rename_durably(path, aside / path.name)
         return len(adopted), len(paths) - len(adopted)
 
-    def finish_claimed(self, model: Model, further: Sequence[Model], lease_s: float) -> int:
+    def finish_claimed(self, model: Model, further: Sequence[Model]) -> int:
         """At any start: studies in the analysis whose objects are all there are analysed; returns how many.
 
         Whether a kill came before their rows, or a journal that was cut short took them after they were sent, nobody
@@ -104,16 +107,26 @@ class Recovering:
         if not (claimed := restoring.claimed_studies(self._store)):
             return 0
         found, _ = self._read(self._outbox.unnamed())
-        how = Finishing(self._advice.map_body_part, self._rows, model, further, lease_s)
-        return finish_claimed(self._store, (each for each in found if each.study_instance_uid in claimed), how)
+        self._withdraw(found)
+        how = Finishing(self._advice.map_body_part, self._rows, model, further)
+        count = 0
+        for uid, of in restoring.by_study(each for each in found if each.study_instance_uid in claimed).items():
+            try:
+                count += finish_study(self._store, uid, of, how)
+            except (DBAPIError, OSError):
+                raise
+            except Exception:  # whatever is wrong with one study, it is analysed again, and no start fails for it
+                log.exception("analysis in hand not recorded", study_instance_uid=uid)
+        return count
 
     def adopt_lost(self) -> int:
         """At any start: reports whose rows were there once, for their study is not in the analysis; returns how many.
 
         A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What is
-        left of a study that is claimed was never whole (`finish_claimed`), and is not looked at here.
+        left of a study that is claimed is not whole (`finish_claimed`), and is not looked at here.
         """
         found, _ = self._read(self._outbox.unnamed())
+        self._withdraw(found)
         claimed = restoring.claimed_studies(self._store)
         known = restoring.known_objects(self._store, [each.sop_instance_uid for each in found])
         # What was lost came last. An earlier revision that nobody names beside the recorded one was never sent.
@@ -170,6 +183,19 @@ class Recovering:
             refers=_named(ds, *_EVIDENCE),
             replaces=_named(ds, "PredecessorDocumentsSequence"),
         )
+
+    def _withdraw(self, found: Sequence[FoundObject]) -> None:
+        """A note of ours that the record does not know of: somebody withdrew the study, and that was lost with it.
+
+        Not where a later revision was made: it was then to be analysed again.
+        """
+        for note in (each for each in found if each.object == NOTE):
+            uid = note.study_instance_uid
+            made = [each.revision for each in found if each.object == "sr" and each.study_instance_uid == uid]
+            if max(made, default=0) > note.revision or restoring.recorded_revision(self._store, uid) > note.revision:
+                continue
+            if not restoring.knows_of_a_note(self._store, uid):
+                deciding.settle(self._store, uid, "withdraw", "a rejection note tells that it was withdrawn")
 
     def _adopt(self, found: Iterable[FoundObject]) -> set[FoundObject]:
         """Give them rows, one study after the other; returns those that got theirs."""

@@ -272,6 +272,9 @@ class AnalysisProcess:
             answer = self._exchange(pipe, {**self._configuration, "parent_pid": os.getpid()})
             if "error" not in answer and answer.get("ready") is not True:
                 self._fail(NONSENSE)
+        except WorkerUnavailableError:  # it says so and goes; until it is gone it would pass for one that is ready
+            self._end()
+            raise
         except WorkerDiedError as error:
             raise WorkerUnavailableError(str(error)) from error
         if "error" in answer:

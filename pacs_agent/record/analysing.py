@@ -227,7 +227,7 @@ def record_analysis(
                 connection.execute(
                     insert(delivery).values(
                         report_id=report_id, destination=target, status=status,
-                        attempts=int(made.is_resend and is_wanted),
+                        attempts=int(made.is_resend and status == "waiting"),
                         next_attempt_at=now if status == "waiting" else None,
                         deliver_before=hours_after(received_at, hours) if hours else None,
                         last_error=None if is_wanted else why_not,
@@ -239,6 +239,12 @@ def record_analysis(
                         report_id=report_id, destination=target, status="cancelled", attempts=0, last_error=why
                     )
                 )
+            if made.is_resend:
+                add_event(
+                    connection, now, "object found without a row", study_instance_uid=claim.study_instance_uid,
+                    sop_instance_uid=made.sop_instance_uid,
+                    detail=f"revision {claim.revision}: its analysis was in hand",
+                )  # fmt: skip
         if is_wanted and any(row.status == "analysed" and row.body_part for row in findings):
             for each in further:
                 connection.execute(

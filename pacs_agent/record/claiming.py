@@ -128,7 +128,12 @@ def claim_studies(store: Store, limit: int, lease_s: float) -> list[Claim]:
         connection.execute(
             update(study)
             .where(study.c.id.in_([row.id for row in rows]))
-            .values(claimed_until=to_text(now + timedelta(seconds=lease_s)))
+            .values(
+                claimed_until=to_text(now + timedelta(seconds=lease_s)),
+                claimed_through=select(func.max(instance.c.id))
+                .where(instance.c.study_id == study.c.id)
+                .scalar_subquery(),
+            )
         )
         return [
             Claim(

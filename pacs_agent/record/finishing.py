@@ -1,26 +1,24 @@
 """Analyses that the last run had in hand, whose objects are all there and whose rows are not: recorded after all.
 
-Enters: the objects of studies that are claimed, and what they say. Leaves: what `record_analysis` would have left. Sets
-that are not whole are left alone: they were never sent, and their analysis is made again.
+Enters: the objects of a study that is claimed, and what they say. Leaves: what `record_analysis` would have left. A set
+that is not whole is left alone: its analysis is made again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
 
 from pacs_agent.record.analysing import InstanceResult, ReportRow, record_analysis
 from pacs_agent.record.claiming import Claim, ClaimedInstance, last_revision
-from pacs_agent.record.restoring import FoundObject, Said, by_study
-from pacs_agent.record.store import Store, add_event
+from pacs_agent.record.further import Model
+from pacs_agent.record.restoring import FoundObject, Said
+from pacs_agent.record.store import Store
 from pacs_agent.record.tables import instance, study
-from pacs_agent.record.times import from_text, to_text
 from pacs_agent.study.bodypart import BodyPartMapping
 from pacs_agent.study.instance import Instance
-
-Model = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +30,33 @@ class Finishing:
         make_rows: claim, what its reports say and its objects, to their rows; none where a report is missing.
         model: name, version and hash of the live bundle; a report has only the beginning of the hash.
         further: the same of further bundles, which are to see the same images.
-        lease_s: how long a claim holds.
     """
 
     map_body_part: Callable[[Instance], BodyPartMapping]
     make_rows: Callable[[Claim, Said, Sequence[FoundObject]], list[ReportRow]]
     model: Model
     further: Sequence[Model]
-    lease_s: float
 
 
-def finish_claimed(store: Store, found: Iterable[FoundObject], how: Finishing) -> int:
-    """Record what was in hand and is whole; returns how many studies that were."""
-    return sum(_finish(store, uid, of, how) for uid, of in by_study(found).items())
-
-
-def _finish(store: Store, study_instance_uid: str, found: Sequence[FoundObject], how: Finishing) -> bool:
+def finish_study(store: Store, study_instance_uid: str, found: Sequence[FoundObject], how: Finishing) -> bool:
+    """Record what was in hand of a study, in one transaction, where it is claimed and its set is whole; whether so."""
     with store.read() as connection:
         row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).first()
-        if row is None or row.claimed_until is None:
+        if row is None or row.claimed_until is None or row.claimed_through is None:
             return False
-        rows = connection.execute(
-            select(instance).where(instance.c.study_id == row.id).order_by(instance.c.is_current, instance.c.id)
-        ).all()
+        rows = connection.execute(select(instance).where(instance.c.study_id == row.id).order_by(instance.c.id)).all()
         revision = last_revision(connection, row.id) + 1
-    images = {each.sop_instance_uid: each for each in rows}  # the current revision, or the last where it went
-    whole = _whole(found, revision, images.keys())
+    in_hand = [each for each in rows if each.id <= row.claimed_through]
+    whole = _whole(found, revision, {each.sop_instance_uid for each in in_hand})
     said = whole[-1].said if whole else None
     if said is None:
         return False
-    claimed_at = to_text(from_text(row.claimed_until) - timedelta(seconds=how.lease_s))
+    revisions = Counter(each.sop_instance_uid for each in in_hand)
     instances, results = list[ClaimedInstance](), list[InstanceResult]()
-    for image in images.values():
+    for image in in_hand:
         facts = Instance.from_json(image.facts)
         mapping = how.map_body_part(facts)
-        if _was_seen(image, mapping, said, claimed_at):
+        if revisions[image.sop_instance_uid] == 1 and _was_seen(image, mapping, said):
             instances.append(ClaimedInstance(image.id, image.path, facts, image.received_at))
             if image.sop_instance_uid in said.images or image.status == "received":
                 results.append(_result(image, mapping, said))
@@ -80,12 +70,6 @@ def _finish(store: Store, study_instance_uid: str, found: Sequence[FoundObject],
         store, claim, model=how.model if is_live else said.model, images=results, findings=said.findings,
         reports=reports, further=how.further,
     )  # fmt: skip
-    with store.write() as connection:
-        for made in reports:
-            add_event(
-                connection, store.now(), "object found without a row", study_instance_uid=study_instance_uid,
-                sop_instance_uid=made.sop_instance_uid, detail=f"revision {revision}: its analysis was in hand",
-            )  # fmt: skip
     return True
 
 
@@ -105,13 +89,12 @@ def _whole(found: Sequence[FoundObject], revision: int, images: Collection[str])
     return [*pictures, *reports] if reports and is_whole else []
 
 
-def _was_seen(image: Any, mapping: BodyPartMapping, said: Said, claimed_at: str) -> bool:
-    """Whether the claim had an image; one that is not sure to have been there is analysed again."""
+def _was_seen(image: Any, mapping: BodyPartMapping, said: Said) -> bool:
+    """Whether an image that came before the claim was in it: cited, or left out for a reason that still stands."""
     if image.sop_instance_uid in said.images:
-        return bool(image.revision == 1 or not image.is_current or image.received_at <= claimed_at)
+        return True
     is_left_out = not mapping.is_read or image.status in ("ignored", "unsupported")
-    is_out = image.status == "rejected" or not image.is_current
-    return bool(is_left_out and not is_out and image.received_at <= claimed_at)
+    return bool(is_left_out and image.status != "rejected")
 
 
 def _result(image: Any, mapping: BodyPartMapping, said: Said) -> InstanceResult:

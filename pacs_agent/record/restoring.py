@@ -12,9 +12,9 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from pacs_agent.record import deciding
 from pacs_agent.record.analysing import FindingRow, InstanceStatus
-from pacs_agent.record.claiming import UNTRIED
+from pacs_agent.record.claiming import UNTRIED, last_revision
 from pacs_agent.record.store import Store, add_event
-from pacs_agent.record.tables import analysis, delivery, finding, instance, report, study
+from pacs_agent.record.tables import analysis, delivery, finding, instance, rejection_note, report, study
 from pacs_agent.record.times import from_text, to_text
 from pacs_agent.study.bodypart import BodyPartMapping
 from pacs_agent.study.instance import Instance
@@ -128,7 +128,7 @@ def forget_removed(store: Store, data_dir: Path) -> int:
 
 
 def claimed_studies(store: Store) -> set[str]:
-    """Studies that were in the analysis when the last run ended: what no row names of them was never sent."""
+    """Studies that were in the analysis when the last run ended."""
     rows = store.rows(select(study.c.study_instance_uid).where(study.c.claimed_until.is_not(None)))
     return {row.study_instance_uid for row in rows}
 
@@ -143,12 +143,25 @@ def known_objects(store: Store, uids: Collection[str]) -> set[str]:
 
 def recorded_revision(store: Store, study_instance_uid: str) -> int:
     """The latest revision of a study that is recorded; 0 where none is."""
-    [row] = store.rows(
+    [(revision,)] = store.rows(
         select(func.coalesce(func.max(analysis.c.revision), 0))
         .join(study, study.c.id == analysis.c.study_id)
         .where(study.c.study_instance_uid == study_instance_uid)
     )
-    return int(row[0])
+    return int(revision)
+
+
+def knows_of_a_note(store: Store, study_instance_uid: str) -> bool:
+    """Whether any rejection note of a study was wanted, or made, for all that is recorded."""
+    return bool(
+        store.rows(
+            select(rejection_note.c.id)
+            .join(analysis, analysis.c.id == rejection_note.c.analysis_id)
+            .join(study, study.c.id == analysis.c.study_id)
+            .where(study.c.study_instance_uid == study_instance_uid)
+            .limit(1)
+        )
+    )
 
 
 def by_study(found: Iterable[FoundObject]) -> dict[str, list[FoundObject]]:
@@ -160,7 +173,7 @@ def by_study(found: Iterable[FoundObject]) -> dict[str, list[FoundObject]]:
 
 
 def adopt_study(store: Store, study_instance_uid: str, found: Sequence[FoundObject], advice: Advice) -> bool:
-    """Give the objects of a study that is known their rows again, in one transaction; returns whether that was done.
+    """Give the objects of a study that is known their rows again; returns whether that was done.
 
     Where the latest report speaks of every image that is to be read, its study is analysed, and the object goes again
     as the same instance: nobody gets a second report of one analysis. Else the study is analysed again, the new report
@@ -187,8 +200,7 @@ def adopt_study(store: Store, study_instance_uid: str, found: Sequence[FoundObje
         return False
     known = KnownStudy(study_instance_uid, row.calling_ae_title, row.received_at)
     with store.write() as connection:
-        there = connection.execute(select(func.max(analysis.c.revision)).where(analysis.c.study_id == row.id)).scalar()
-        number = int(there or 0)
+        number = last_revision(connection, row.id)
         for revision in sorted(of_revision):
             number = max(number + 1, revision)
             said = next((each.said for each in of_revision[revision] if each.said), None)

@@ -42,6 +42,7 @@ study = Table(
     Column("last_received_at", Text, nullable=False),
     Column("waiting_since", Text, comment="receipt of the first instance not yet analysed"),
     Column("claimed_until", Text, comment="the lease of an analysis in progress"),
+    Column("claimed_through", Integer, comment="the last instance that was there when it was last claimed"),
     Column("alone", Boolean, nullable=False, default=False, comment="was in a batch whose process died"),
     Column("deaths", Integer, nullable=False, default=0, comment="of the analysis process while alone"),
     Column("reads", Integer, nullable=False, default=0, server_default="0", comment="of its files, that failed"),

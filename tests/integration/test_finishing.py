@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from pydicom.dataset import Dataset
 from records import Record
 
 from pacs_agent.deliver.outbox import Outbox
-from pacs_agent.record import analysing, claiming, delivering
+from pacs_agent.record import analysing, claiming, delivering, shifting
 from pacs_agent.recovering import Recovering
+from pacs_agent.report.content import Equipment
+from pacs_agent.report.rejection import Rejected, rejection_note
 from pacs_agent.report.signature import ReportIdentity, encode_part10
 from pacs_agent.report.sr import SR_CLASSES, Predecessor, SrClass
 from pacs_agent.settings import Destination
@@ -21,7 +24,6 @@ from pacs_agent.study.bodypart import map_body_part
 PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
 LIVE = (MODEL.name, MODEL.version, MODEL.bundle_hash)
 FURTHER = ("further", "1", "abc")
-LEASE_S = 60  # as `Record.claim`
 
 RESULTS = "SELECT status, finding, revision, image_count, model_version, bundle_hash FROM results"
 DELIVERIES = "SELECT sop_instance_uid, status, attempts FROM deliveries ORDER BY object"
@@ -59,7 +61,7 @@ def start(data_dir: Path, record: Record) -> Callable[..., int]:
                 )
         outbox = Outbox(data_dir, record, those)
         recovering = Recovering(data_dir, record, outbox, those, map_body_part)
-        finished = recovering.finish_claimed(LIVE, [FURTHER], LEASE_S)
+        finished = recovering.finish_claimed(LIVE, [FURTHER])
         assert recovering.adopt_lost() == 0
         outbox.reconcile()
         claiming.release_claims(record)
@@ -206,16 +208,83 @@ def test_image_after_the_claim_is_another_revision(record: Record, start: Start,
     assert [row.sop_instance_uid for row in analysing.predecessors(record, claim.study_id)] == [uid]
 
 
-def test_revised_before_the_claim_is_seen(record: Record, start: Start, lay: Lay) -> None:
-    """The claim tells which revision the report saw."""
+@pytest.mark.parametrize("again", [True, False])
+def test_revised_before_the_claim_is_analysed_again(record: Record, start: Start, lay: Lay, again: bool) -> None:
+    """Which revision the report saw nobody can tell: the earlier one may have come again while it was made."""
     claiming.release_claims(record)
     receive(record, 2, content="later")
     record.queue()
-    record.tick(1)
     record.claim()
+    if again:
+        receive(record, 2)
     lay(1, 2)
     assert start() == 1
-    assert record.state() == ("analysed", None)
+    assert record.state() == ("receiving" if again else "queued", None)
+
+
+def test_clock_that_was_set_changes_nothing(record: Record, start: Start, lay: Lay) -> None:
+    """What the claim had is known by rows, not by times."""
+    receive(record, 2, content="later")
+    record.moment += timedelta(hours=5)
+    shifting.shift_waits(record, timedelta(hours=5), lambda: lambda: None)
+    lay(1, 2)
+    assert start() == 1
+    assert record.state() == ("receiving", None)
+
+
+def test_rejected_image_that_came_again(record: Record, start: Start, lay: Lay) -> None:
+    """The report rests on what was rejected: it does not go, whatever came instead."""
+    with record.write() as connection:
+        connection.exec_driver_sql(REJECTED)
+    receive(record, 2, content="later")
+    lay(1, 2)
+    assert start() == 1
+    assert {row[1:] for row in record.select(DELIVERIES)} == {("cancelled", 0)}
+    assert record.state() == ("receiving", None)
+
+
+@pytest.mark.parametrize(("revision", "state"), [(1, "withdrawn"), (2, "analysed")])
+def test_note_that_nobody_knows_of_withdraws_its_study(
+    record: Record, start: Start, lay: Lay, data_dir: Path, revision: int, state: str
+) -> None:
+    """The withdrawal was lost with the journal; not where the report is of a later revision, which was wanted."""
+    if revision == 2:
+        claiming.release_claims(record)
+        record.analyse(*record.claim())
+        receive(record, 3)
+        record.queue()
+        record.claim()
+    uid = lay(*range(1, revision + 2), revision=revision)
+    note = rejection_note(
+        [Rejected(SR_CLASSES["comprehensive3d"], uid if revision == 1 else "9.1.1", "9.1")],
+        radiograph(1, StudyInstanceUID="1.4"), "wrong",
+        Equipment(device_uid="2.25.7", station_name="AGENT", software_version="1"),
+        ReportIdentity("2.25.8", "2.25.8.1", 1, IDENTITY.created_at),
+    )  # fmt: skip
+    _keep(data_dir, note)
+    assert start() == revision - 1
+    assert record.state()[0] == state
+    assert bool(delivering.claim_due(record, "pacs", 9, 60)) == (state == "analysed")
+
+
+def test_silent_destination_was_offered_nothing(record: Record, start: Start, lay: Lay) -> None:
+    """What is held is in nobody's PACS, and the next revision replaces nothing."""
+    lay(1, 2)
+    assert start(PACS.model_copy(update={"mode": "silent"})) == 1
+    assert {row[1:] for row in record.select(DELIVERIES)} == {("held", 0)}
+    assert analysing.predecessors(record, 1) == []
+
+
+def test_study_that_cannot_be_finished_hinders_no_start(record: Record, data_dir: Path, lay: Lay) -> None:
+    """Whatever it is, it is analysed again."""
+
+    def fail(_: Any) -> Any:
+        raise ZeroDivisionError
+
+    lay(1, 2)
+    outbox = Outbox(data_dir, record, (PACS,))
+    assert Recovering(data_dir, record, outbox, (PACS,), fail).finish_claimed(LIVE, []) == 0
+    assert record.select("SELECT claimed_until IS NULL FROM study") == [(0,)]
 
 
 def test_unread_image_after_the_claim_waits(record: Record, start: Start, lay: Lay) -> None:

@@ -19,6 +19,7 @@ from pacs_agent.cli import app
 from pacs_agent.cli.printing import counted, table
 from pacs_agent.cli.tables import instances_table, predictions_table, results_table
 from pacs_agent.prediction import Prediction
+from pacs_agent.record.store import Store
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ def test_a_command_that_only_reads_is_quick(tmp_path: Path) -> None:
         "finally: print(*({'pydicom', 'numpy', 'rich', 'sqlalchemy', 'alembic'} & set(sys.modules)), file=sys.stderr)"
     )
     environment = os.environ | {"PACS_AGENT__AGENT__DATA_DIR": str(tmp_path)}
+    Store.open(tmp_path / "pacs-agent.db").close()
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -272,6 +272,27 @@ def test_dies_while_starting(start_process: Callable[..., AnalysisProcess]) -> N
         start_process(module="pacs_agent.no_such_module").start()
 
 
+def test_device_short_of_memory_at_a_start_is_no_process(
+    start_process: Callable[..., AnalysisProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a moment to go; meanwhile it does not pass for one that is ready."""
+    program = """
+        import signal, sys
+        from multiprocessing.connection import Connection
+        pipe = Connection(int(sys.argv[1]))
+        pipe.recv_bytes()
+        pipe.send_bytes(b'{"exhausted": "cuda has not memory enough for the weights"}')
+        signal.pause()
+    """
+    (tmp_path / "short.py").write_text(textwrap.dedent(program))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = start_process(module="short", timeout_s=30)
+    for ensure in (process.start, process.ensure):
+        with pytest.raises(WorkerUnavailableError, match="memory enough for the weights"):
+            ensure()
+        assert process.pid is None
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_cuda_asked_for_and_absent(start_process: Callable[..., AnalysisProcess]) -> None:
     """The process's own line about a missing device is what `start` raises."""
