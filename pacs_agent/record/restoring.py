@@ -3,6 +3,7 @@
 Enters: objects and what they say of themselves. Leaves: rows. Files are the caller's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -219,10 +220,12 @@ def _images(store: Store, study_id: int, spoken: FoundObject, advice: Advice) ->
     """The study's images beside its latest report."""
     rows = store.rows(
         select(
-            instance.c.sop_instance_uid, instance.c.revision, instance.c.facts, instance.c.status,
+            instance.c.sop_instance_uid, instance.c.facts, instance.c.status,
             instance.c.received_at,
         ).where(instance.c.study_id == study_id, instance.c.is_current, instance.c.status != "ignored")
     )  # fmt: skip
+    of_study = store.rows(select(instance.c.sop_instance_uid).where(instance.c.study_id == study_id))
+    revisions = Counter(row.sop_instance_uid for row in of_study)
     cited = spoken.said.images if spoken.said else {}
     found = _Images()
     doubtful_since = to_text(from_text(spoken.created_at) - REVISED_IN_DOUBT)
@@ -232,7 +235,7 @@ def _images(store: Store, study_id: int, spoken: FoundObject, advice: Advice) ->
         if row.status in ("rejected", "unsupported"):
             continue
         mapping = found.mappings[row.sop_instance_uid] = advice.map_body_part(Instance.from_json(row.facts))
-        is_old = row.received_at <= (doubtful_since if row.revision > 1 else spoken.created_at)
+        is_old = row.received_at <= (doubtful_since if revisions[row.sop_instance_uid] > 1 else spoken.created_at)
         found.is_covered &= is_old and (row.sop_instance_uid in cited or not mapping.is_read)
     return found
 

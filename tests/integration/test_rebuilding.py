@@ -117,26 +117,31 @@ def test_report_of_every_image_is_the_studys(
         rebuild(settings)
 
 
-def _another_image(first: Dataset) -> Dataset:
-    return hand(seed=2, StudyInstanceUID=first.StudyInstanceUID)
+def _another_image(first: Dataset) -> list[Dataset]:
+    return [hand(seed=2, StudyInstanceUID=first.StudyInstanceUID)]
 
 
-def _other_pixels(first: Dataset) -> Dataset:
-    return hand(seed=2, **{name: first[name].value for name in ("StudyInstanceUID", "SOPInstanceUID")})
+def _other_pixels(first: Dataset) -> list[Dataset]:
+    return [hand(seed=2, **{name: first[name].value for name in ("StudyInstanceUID", "SOPInstanceUID")})]
 
 
-@pytest.mark.parametrize("make", [_another_image, _other_pixels])
+def _other_pixels_and_the_first_again(first: Dataset) -> list[Dataset]:
+    return [*_other_pixels(first), first]
+
+
+@pytest.mark.parametrize("make", [_another_image, _other_pixels, _other_pixels_and_the_first_again])
 def test_report_that_does_not_speak_of_every_image_is_a_predecessor(
     settings: Settings,
     store: Store,
     receive: Callable[[Dataset], None],
     data_dir: Path,
-    make: Callable[[Dataset], Dataset],
+    make: Callable[[Dataset], list[Dataset]],
 ) -> None:
     """An image that came later, or other pixels under a known UID: the study waits, its report does not go again."""
     first = hand(seed=1)
     receive(first)
-    receive(make(first))
+    for ds in make(first):
+        receive(ds)
     uid = lay(data_dir, 1, [first])
     spoil(store, wholly=True)
     assert rebuild(settings).waiting == 1
