@@ -37,8 +37,8 @@ def condition(settings: Settings) -> Condition:
     problems = [] if daemon else ["the daemon is not running"]
     if daemon and daemon.get("problem"):
         problems.append(f"the analysis waits: {daemon['problem']}")
-    if free < settings.agent.min_free_mb:
-        problems.append(f"{free} MB free, the floor is {settings.agent.min_free_mb} MB")
+    if free < (floor := max(settings.agent.min_free_mb, 1)):  # a full disk takes nothing, with or without a floor
+        problems.append(f"{free} MB free, the floor is {floor} MB")
     queues: list[Record] = []
     callers: list[Record] = []
     paused: list[Record] = []

@@ -116,7 +116,7 @@ def send(
     calling: Annotated[str, typer.Option("--calling", metavar="AE", help="Our AE title.")] = "PACS_AGENT_SEND",
     as_json: JsonOption = False,
 ) -> None:
-    """C-STORE of files or folders, as they are.
+    """C-STORE of files or folders, as they are, without TLS: where the listener has it, use a modality's or DCMTK's.
 
     Exit 1 when any was not stored; each of those is a line on stderr.
 

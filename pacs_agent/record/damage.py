@@ -69,4 +69,5 @@ def check_not_lost(path: Path, data_dir: Path) -> None:
     kept = next((each for pattern in ("inbox/??/*.dcm", "outbox/*.dcm") for each in data_dir.glob(pattern)), None)
     if kept:
         what = "empty" if path.exists() else "not there"
-        raise DatabaseDamagedError(f"database {path} is {what}, and {kept.parent} is not: {WAY_OUT}")
+        there = data_dir / kept.relative_to(data_dir).parts[0]
+        raise DatabaseDamagedError(f"database {path} is {what}, though {there} has files: {WAY_OUT}")

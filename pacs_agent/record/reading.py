@@ -54,6 +54,8 @@ def query(path: Path, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
     """
     if not path.is_file():
         raise DatabaseError(f"there is no database {path}: start `pacs-agent serve` first")
+    if not path.stat().st_size:
+        raise damaged(path, "it is empty")
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
     try:
         connection.set_authorizer(_authorise)

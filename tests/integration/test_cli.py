@@ -308,6 +308,15 @@ def test_status_counts_what_needs_a_person(run: Run, store: Store) -> None:
     assert "needs a person: 1 delivery parked at pacs\n" in out
 
 
+def test_status_says_that_the_disk_is_full(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no floor is set: nothing is taken then."""
+    receive(store)
+    monkeypatch.setattr("pacs_agent.cli.condition.free_mb", lambda _: (0, Path("/")))
+    code, out, _ = run("status")
+    assert code == 1
+    assert "needs a person: 0 MB free, the floor is 1 MB\n" in out
+
+
 def test_a_locked_database_is_one_line(run: Run, told: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the write lock: exit 1, the answer is no."""
     monkeypatch.setattr(store_module, "BUSY_TIMEOUT_S", 0.05)

@@ -210,10 +210,12 @@ def test_empty_place_of_a_database_is_not_filled(
     receive(hand())
     store.close()
     settings.database_path.write_bytes(b"")
-    with pytest.raises(DatabaseDamagedError, match=r"is empty, and .*pacs-agent rebuild"):
+    with pytest.raises(DatabaseDamagedError, match=r"is empty, though .*inbox has files.*pacs-agent rebuild"):
         damage.check_not_lost(settings.database_path, settings.data_dir)
+    with pytest.raises(DatabaseDamagedError, match=r"it is empty.*pacs-agent rebuild"):
+        query(settings.database_path, "SELECT status FROM results")
     settings.database_path.unlink()
-    with pytest.raises(DatabaseDamagedError, match=r"is not there, and .*pacs-agent rebuild"):
+    with pytest.raises(DatabaseDamagedError, match=r"is not there, though .*inbox has files.*pacs-agent rebuild"):
         Daemon(settings)
     assert rebuild(settings).instances == 1
 
