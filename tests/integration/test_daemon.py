@@ -1,10 +1,8 @@
 """The composition root: a part that cannot start takes the others with it, a part that fails is never silent."""
 
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from radiographs import hand
+from spoiling import spoil_page
 
 from pacs_agent.analyse.bundle import SHIPPED
 from pacs_agent.daemon import Daemon
@@ -197,15 +196,7 @@ def test_restore_that_was_killed_is_finished_at_start(tmp_path: Path) -> None:
 def test_damage_that_only_a_peer_meets_stops_the_daemon(daemon: Daemon, of: str) -> None:
     """No station reads that index: senders would be refused, and words on commitment lost, for good."""
     daemon.start()
-    index = f"sqlite_autoindex_{of}_1"
-    with closing(sqlite3.connect(daemon._store.path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        [page, size] = connection.execute(
-            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?", [index]
-        ).fetchone()
-    with daemon._store.path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * size)
+    spoil_page(daemon._store.path, f"sqlite_autoindex_{of}_1")
     ds = hand()
     ae = AE(ae_title="XR1")
     ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)

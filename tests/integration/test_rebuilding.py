@@ -5,7 +5,6 @@ import os
 import sqlite3
 import struct
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from objects import EQUIPMENT, IDENTITY, finding, report
 from pydicom.dataset import Dataset
 from radiographs import hand
+from spoiling import spoil_page
 from sqlalchemy import select, update
 
 from pacs_agent import rules
@@ -73,14 +73,7 @@ def spoil(store: Store, *, wholly: bool = False) -> None:
     if wholly:
         store.path.write_bytes(b"\x5a" * store.path.stat().st_size)
         return
-    with closing(sqlite3.connect(store.path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        [page, size] = connection.execute(
-            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = 'study_by_state'"
-        ).fetchone()
-    with store.path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * size)
+    spoil_page(store.path, "study_by_state")
 
 
 def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
@@ -226,13 +219,8 @@ def test_index_that_lost_its_entries_can_be_rebuilt(
     """A start does not look that far, and stops once it meets it: `rebuild` looks further than a start."""
     receive(hand())
     store.close()
-    with closing(sqlite3.connect(settings.database_path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        found = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'instance_by_study'").fetchone()
-        [size] = connection.execute("PRAGMA page_size").fetchone()
-    with settings.database_path.open("r+b") as file:
-        file.seek((found[0] - 1) * size)
-        file.write(bytes([10]) + struct.pack(">HHHB", 0, 0, size, 0))  # the empty leaf of an index
+    empty_leaf = bytes([10]) + struct.pack(">HHHB", 0, 0, 4096, 0)  # of an index
+    spoil_page(settings.database_path, "instance_by_study", empty_leaf)
     damage.check_whole(settings.database_path)
     assert rebuild(settings).instances == 1
 
