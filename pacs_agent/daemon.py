@@ -63,6 +63,7 @@ class Daemon:
         self._clock = clock or SteadyClock()
         bundle = load_bundle(settings.model.bundle)  # refused before anything is opened
         also = load_further(settings.model.also, bundle)
+        self._model = bundle.identity
         self._data_directory = DataDirectory(settings.data_dir)
         data_dir = settings.data_dir
         if aside := backup.finish(settings.database_path):
@@ -83,17 +84,16 @@ class Daemon:
         make_notes = Rejecting(data_dir, store, self._outbox, equipment)
         self._assess = rules.eligibility(settings)
         self._inbox = rules.inbox_of(settings, store, self._assess)
-        self._listener = Listener(settings.listener, self._inbox, self._settle, self._not_stored)
+        self._listener = Listener(settings.listener, self._inbox, self._settle, self._on_database_error)
         self._process = AnalysisProcess.of(bundle, settings.model)
         self._further_processes = [AnalysisProcess.of(each, settings.model) for each in also]
         self._further = [
             FurtherStation(store=store, data_dir=data_dir, bundle=each, process=process)
             for each, process in zip(also, self._further_processes, strict=True)
         ]
-        self._further_models = [station.model for station in self._further]
-        if count := forget_further(store, self._further_models):
+        further = [station.model for station in self._further]
+        if count := forget_further(store, further):
             log.warning("what waited for further bundles that are no longer configured is given up", count=count)
-        self._model = (bundle.manifest.name, bundle.manifest.version, bundle.identity.bundle_hash)
         self._station = AnalysisStation(
             store=store,
             data_dir=data_dir,
@@ -105,7 +105,7 @@ class Daemon:
             discard_unrecorded=self._outbox.reconcile,
             batch_studies=settings.model.batch_studies,
             lease_s=settings.model.timeout_seconds * 2,
-            further=self._further_models,
+            further=further,
         )
         self._senders = [
             (FolderSender if target.folder else Sender)(
@@ -162,7 +162,8 @@ class Daemon:
                 objects_found=adopted, objects_set_aside=aside,
             )  # fmt: skip
         else:
-            if finished := self._recovering.finish_claimed(self._model, self._further_models):
+            further = [station.model for station in self._further]
+            if finished := self._recovering.finish_claimed(self._model.key, further):
                 log.info("analyses in hand when the last run ended are recorded from their reports", studies=finished)
             self._inbox.reconcile()
             if adopted := self._recovering.adopt_lost():
@@ -300,11 +301,11 @@ class Daemon:
         try:
             return committing.settle_commitment(self._store, result)
         except DBAPIError as error:
-            self._not_stored(error)
+            self._on_database_error(error)
             raise
 
-    def _not_stored(self, error: Exception) -> None:
-        """A receipt found the database as no station had to look at it: senders would be refused for good."""
+    def _on_database_error(self, error: DBAPIError) -> None:
+        """A peer met what no station had to look at: damage would have its like refused for good."""
         if damage.is_damage(error):
             self._fail(error)
 

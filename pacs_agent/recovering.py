@@ -27,7 +27,7 @@ from pacs_agent.record.finishing import Finishing, finish_study
 from pacs_agent.record.further import Model
 from pacs_agent.record.restoring import Advice, FoundDelivery, FoundObject, KnownStudy, Said, SaidImage
 from pacs_agent.record.store import Store
-from pacs_agent.record.times import hours_after, to_text
+from pacs_agent.record.times import deadline, to_text
 from pacs_agent.report.readback import SaidOfPart, said_by_report
 from pacs_agent.report.sr import SR_CLASSES, SrClass
 from pacs_agent.settings import Destination
@@ -238,7 +238,7 @@ class Recovering:
             findings=[(row.body_part, row.finding) for row in said.findings],
         )
         wanted = {
-            name: FoundDelivery(status, hours_after(study.received_at, hours) if hours else None)
+            name: FoundDelivery(status, deadline(study.received_at, hours))
             for name, (status, hours) in addresses.deliveries(found.object, _sr_class(found)).items()
         }
         known = {

@@ -212,15 +212,11 @@ def load_further(names: Sequence[str], live: Bundle) -> list[Bundle]:
     found = [live]
     for name in names:
         bundle = load_bundle(name)
-        if any(_told_by(bundle) == _told_by(other) for other in found):
+        if any(bundle.identity.key == other.identity.key for other in found):
             manifest = bundle.manifest
             raise BundleError(f"bundle {name} of [model] also: {manifest.name} {manifest.version} runs already")
         found.append(bundle)
     return found[1:]
-
-
-def _told_by(bundle: Bundle) -> tuple[str, str, str]:
-    return bundle.manifest.name, bundle.manifest.version, bundle.manifest.weights_sha256
 
 
 def write_bundle(folder: Path, fields: Mapping[str, Any], weights: Path) -> Bundle:

@@ -62,6 +62,11 @@ class ModelIdentity:
     requires_quality_control_subject: bool
     body_parts: tuple[str, ...] = BODY_PARTS
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Name, version and hash of the weights: by these the record tells models apart."""
+        return self.name, self.version, self.bundle_hash
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -51,8 +51,7 @@ class FurtherStation:
     @property
     def model(self) -> Model:
         """Which model this is, as the record names it."""
-        identity = self._bundle.identity
-        return identity.name, identity.version, identity.bundle_hash
+        return self._bundle.identity.key
 
     def run(self, stop: threading.Event, idle_s: float = 1.0) -> None:
         """Work until *stop*; the thread that calls this owns the analysis process. Never raises."""

@@ -153,7 +153,7 @@ class AnalysisStation:
         # Before anything is claimed: a process that cannot start is nobody's fault, and is known before a study comes.
         self._process.ensure()
         # Looked at before it is claimed: a claim takes the write lock that the receipts need.
-        if STAGE in self._store.paused() or not has_queued(self._store):
+        if not has_queued(self._store) or STAGE in self._store.paused():
             return 0
         claims = claim_studies(self._store, self._batch_studies, self._lease_s)
         if not claims:
@@ -245,9 +245,7 @@ class AnalysisStation:
                 record_analysis(
                     self._store,
                     claim,
-                    model=(self._bundle.manifest.name, self._bundle.manifest.version, self._bundle.identity.bundle_hash)
-                    if findings
-                    else None,
+                    model=self._bundle.identity.key if findings else None,
                     images=[*plan.results, *_results(plan, findings)],
                     findings=[*(_finding_row(finding) for finding in findings), *_unsupported_rows(plan)],
                     reports=reports,

@@ -22,7 +22,7 @@ from pacs_agent.record.tables import (
     report,
     study,
 )
-from pacs_agent.record.times import hours_after
+from pacs_agent.record.times import deadline
 
 # By a rejection note; the images of a study that a person withdrew are out as long as it is.
 _IS_REJECTED = and_(instance.c.status == "rejected", func.coalesce(instance.c.reason, "") != WITHDRAWN)
@@ -229,7 +229,7 @@ def record_analysis(
                         report_id=report_id, destination=target, status=status,
                         attempts=int(made.is_resend and status == "waiting"),
                         next_attempt_at=now if status == "waiting" else None,
-                        deliver_before=hours_after(received_at, hours) if hours else None,
+                        deliver_before=deadline(received_at, hours),
                         last_error=None if is_wanted else why_not,
                     )
                 )  # fmt: skip

@@ -21,6 +21,6 @@ def from_text(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def hours_after(text: str, hours: float) -> str:
-    """So much later, as text again."""
-    return to_text(from_text(text) + timedelta(hours=hours))
+def deadline(since: str, hours: float | None) -> str | None:
+    """So much later, as text again; None where there is no limit."""
+    return None if hours is None else to_text(from_text(since) + timedelta(hours=hours))
