@@ -162,11 +162,12 @@ class Daemon:
                 objects_found=adopted, objects_set_aside=aside,
             )  # fmt: skip
         else:
+            found = self._recovering.found()
             further = [station.model for station in self._further]
-            if finished := self._recovering.finish_claimed(self._model.key, further):
+            if finished := self._recovering.finish_claimed(found, self._model.key, further):
                 log.info("analyses in hand when the last run ended are recorded from their reports", studies=finished)
             self._inbox.reconcile()
-            if adopted := self._recovering.adopt_lost():
+            if adopted := self._recovering.adopt_lost(found):
                 log.error("the database has lost its last transactions", objects_found=adopted)
         self._outbox.reconcile()
 

@@ -84,8 +84,7 @@ class Recovering:
         What has no place in the record goes to the folder `set-aside`, where nothing removes it. Returns how many got
         rows, and how many went there.
         """
-        paths = self._outbox.unnamed()
-        found, unread = self._read(paths)
+        found, unread = self._read(self._outbox.unnamed())
         self._withdraw(found)
         # What was rejected since is not spoken of again, nor is the note.
         rejected = {uid for each in found if each.object == NOTE for uid in each.refers}
@@ -95,18 +94,26 @@ class Recovering:
         for path in [self._data_dir / each.path for each in found if each not in adopted] + unread:
             aside.mkdir(mode=0o700, exist_ok=True)
             rename_durably(path, aside / path.name)
-        return len(adopted), len(paths) - len(adopted)
+        return len(adopted), len(found) + len(unread) - len(adopted)
 
-    def finish_claimed(self, model: Model, further: Sequence[Model]) -> int:
+    def found(self) -> list[FoundObject]:
+        """Objects that no row names, as they say of themselves, but those that cannot be read."""
+        return self._read(self._outbox.unnamed())[0]
+
+    def finish_claimed(self, found: Sequence[FoundObject], model: Model, further: Sequence[Model]) -> int:
         """At any start: studies in the analysis whose objects are all there are analysed; returns how many.
 
         Whether a kill came before their rows, or a journal that was cut short took them after they were sent, nobody
         can tell: they are recorded and go as a resend. Before the inbox is looked through: until then the record is as
         it was at some moment of the last run, and a hold or a rejection in it was there when the analysis ended.
+
+        Args:
+            found: the objects without a row.
+            model: the live one.
+            further: those that are to see the same images.
         """
         if not (claimed := restoring.claimed_studies(self._store)):
             return 0
-        found, _ = self._read(self._outbox.unnamed())
         self._withdraw(found)
         how = Finishing(self._advice.map_body_part, self._rows, model, further)
         count = 0
@@ -119,13 +126,15 @@ class Recovering:
                 log.exception("analysis in hand not recorded", study_instance_uid=uid)
         return count
 
-    def adopt_lost(self) -> int:
+    def adopt_lost(self, found: Sequence[FoundObject]) -> int:
         """At any start: reports whose rows were there once, for their study is not in the analysis; returns how many.
 
         A journal that is cut short or spoilt takes its last transactions with it, and SQLite does not tell. What is
         left of a study that is claimed is not whole (`finish_claimed`), and is not looked at here.
+
+        Args:
+            found: the objects that had no row when the start began.
         """
-        found, _ = self._read(self._outbox.unnamed())
         self._withdraw(found)
         claimed = restoring.claimed_studies(self._store)
         known = restoring.known_objects(self._store, [each.sop_instance_uid for each in found])

@@ -61,8 +61,9 @@ def start(data_dir: Path, record: Record) -> Callable[..., int]:
                 )
         outbox = Outbox(data_dir, record, those)
         recovering = Recovering(data_dir, record, outbox, those, map_body_part)
-        finished = recovering.finish_claimed(LIVE, [FURTHER])
-        assert recovering.adopt_lost() == 0
+        found = recovering.found()
+        finished = recovering.finish_claimed(found, LIVE, [FURTHER])
+        assert recovering.adopt_lost(found) == 0
         outbox.reconcile()
         claiming.release_claims(record)
         return finished
@@ -283,7 +284,8 @@ def test_study_that_cannot_be_finished_hinders_no_start(record: Record, data_dir
 
     lay(1, 2)
     outbox = Outbox(data_dir, record, (PACS,))
-    assert Recovering(data_dir, record, outbox, (PACS,), fail).finish_claimed(LIVE, []) == 0
+    recovering = Recovering(data_dir, record, outbox, (PACS,), fail)
+    assert recovering.finish_claimed(recovering.found(), LIVE, []) == 0
     assert record.select("SELECT claimed_until IS NULL FROM study") == [(0,)]
 
 

@@ -158,7 +158,8 @@ def test_commitment_that_was_open_is_asked_for_again(
     receive(ds)
     lay(data_dir, 0, [ds])
     outbox = Outbox(data_dir, store, settings.destination)
-    assert Recovering(data_dir, store, outbox, settings.destination, rules.mapping(settings)).adopt_lost() == 1
+    recovering = Recovering(data_dir, store, outbox, settings.destination, rules.mapping(settings))
+    assert recovering.adopt_lost(recovering.found()) == 1
     with store.write() as connection:
         connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))
     spoil(store)
@@ -179,7 +180,8 @@ def test_what_the_damaged_database_still_says_stands(
         lay(data_dir, number, [ds])
     mapped = rules.mapping(settings)
     outbox = Outbox(data_dir, store, settings.destination)
-    assert Recovering(data_dir, store, outbox, settings.destination, mapped).adopt_lost() == 2
+    recovering = Recovering(data_dir, store, outbox, settings.destination, mapped)
+    assert recovering.adopt_lost(recovering.found()) == 2
     with store.write() as connection:
         connection.execute(update(delivery).values(status="delivered", delivered_at=store.now()))
     deciding.settle(store, withdrawn.StudyInstanceUID, "withdraw", "another patient")
